@@ -1,0 +1,1 @@
+"""Model registry, checkpoints, the vision transformer, embeddings, patch tokens and their PCA."""

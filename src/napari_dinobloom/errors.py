@@ -1,0 +1,31 @@
+"""Errors that a user can mend: each message says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class DinoBloomError(Exception):
+    """Base of all errors raised for input, files or settings that a user can mend."""
+
+
+class ImageError(DinoBloomError):
+    """A picture cannot be used; the message names the file and the remedy."""
+
+
+class InputError(DinoBloomError):
+    """What the user asked for cannot be done: a grouping, an option or a table that does not fit the files."""
+
+
+class StudyError(DinoBloomError):
+    """A study folder cannot be opened, read or written."""
+
+
+class StudyHeldError(StudyError):
+    """Another process holds the study for writing."""
+
+
+class EncoderError(DinoBloomError):
+    """An encoder or a checkpoint cannot be used."""
+
+
+class AtlasError(DinoBloomError):
+    """A reference atlas does not fit the encoder or the crops, or cannot be read."""

@@ -1,0 +1,1 @@
+"""Exact neighbours, the UMAP projection, and duplicates between overlapping fields."""

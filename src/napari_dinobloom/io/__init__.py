@@ -1,0 +1,1 @@
+"""Images in, studies on disk, tables out: all that touches files."""
