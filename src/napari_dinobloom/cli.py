@@ -1,0 +1,287 @@
+"""The command line: one sub-command per step, all of them calling the library's own functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from napari_dinobloom.console import console, errors, mendable, problem_table, summarise, tell, watch
+
+app = typer.Typer(
+    name="napari-dinobloom",
+    help="Find, embed, map, name and count white blood cells in smear images. Research use, not for diagnosis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+atlas_app = typer.Typer(help="Reference atlases: labelled cells that new ones are compared with.", no_args_is_help=True)
+weights_app = typer.Typer(help="Encoders and their weights.", no_args_is_help=True)
+app.add_typer(atlas_app, name="atlas")
+app.add_typer(weights_app, name="weights")
+
+Inputs = Annotated[list[str], typer.Argument(help="Images, folders, globs (PNG, JPEG, TIFF, OME-TIFF, BMP).")]
+MoreInputs = Annotated[list[str] | None, typer.Argument(help="Images to add; none: those the study has.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Study folder, NAME.dinobloom.")]
+StudyFolder = Annotated[Path, typer.Argument(help="Study folder, NAME.dinobloom.")]
+Specimen = Annotated[Literal["blood", "marrow"] | None, typer.Option(help="Which cells the differential counts.")]
+PixelSize = Annotated[float | None, typer.Option(help="Micrometres per pixel; else from the file or the red cells.")]
+CellsFlag = Annotated[bool | None, typer.Option("--cells", help="Each picture is one cell; no segmentation.")]
+SlideFrom = Annotated[
+    str | None, typer.Option(help="Slide of a file: folder, folder:2, file, a regular expression with one group, a CSV.")
+]
+PatientFrom = Annotated[str | None, typer.Option(help="Patient of a file: slide, or as --slide-from.")]
+EncoderName = Annotated[str | None, typer.Option("--encoder", help="Encoder by name, or a file of weights.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")]
+Precision = Annotated[Literal["auto", "float32", "bf16"] | None, typer.Option(help="Number format of the encoder.")]
+AtlasName = Annotated[str | None, typer.Option("--atlas", help="auto, none, or an atlas file.")]
+Fov = Annotated[float | None, typer.Option("--fov-um", help="Side of the square around a cell, micrometres.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the map.")]
+Neighbours = Annotated[int | None, typer.Option("--neighbours", help="Neighbours of a cell in the map.")]
+MinDist = Annotated[float | None, typer.Option(help="How densely the map packs, 0 to 1.")]
+
+
+def _do(inputs: list[str], out: Path, **asked: Any) -> None:
+    """Run the steps, print the summary, exit with 0 (all done), 1 (some inputs failed) or 2 (nothing done)."""
+    with mendable():
+        from napari_dinobloom.pipeline.driver import iter_outcome
+
+        outcome = watch(iter_outcome(inputs, out, **asked))
+        try:
+            code = summarise(outcome)
+        finally:
+            outcome.study.close()
+    raise typer.Exit(code)
+
+
+@app.command()
+def run(
+    inputs: Inputs,
+    out: Out,
+    specimen: Specimen = None,
+    pixel_size_um: PixelSize = None,
+    cells: CellsFlag = None,
+    slide_from: SlideFrom = None,
+    patient_from: PatientFrom = None,
+    encoder: EncoderName = None,
+    device: Device = None,
+    precision: Precision = None,
+    atlas: AtlasName = None,
+    fov_um: Fov = None,
+    neighbours: Neighbours = None,
+    min_dist: MinDist = None,
+    seed: Seed = None,
+) -> None:
+    """Go the whole way: images in, report out. Running again does only what is missing or changed."""
+    asked = dict(locals())
+    del asked["inputs"], asked["out"]
+    _do(inputs, out, **asked)
+
+
+@app.command()
+def segment(
+    inputs: Inputs,
+    out: Out,
+    pixel_size_um: PixelSize = None,
+    cells: CellsFlag = None,
+    slide_from: SlideFrom = None,
+    patient_from: PatientFrom = None,
+) -> None:
+    """Read images and find their white cells."""
+    grouping = {"slide_from": slide_from, "patient_from": patient_from}
+    _do(inputs, out, until="segment", pixel_size_um=pixel_size_um, cells=cells, **grouping)
+
+
+@app.command()
+def crop(study: StudyFolder, inputs: MoreInputs = None, fov_um: Fov = None) -> None:
+    """Cut the picture of every cell."""
+    _do(inputs or [], study, until="crop", fov_um=fov_um)
+
+
+@app.command()
+def embed(
+    study: StudyFolder,
+    inputs: MoreInputs = None,
+    encoder: EncoderName = None,
+    device: Device = None,
+    precision: Precision = None,
+) -> None:
+    """Embed every cell."""
+    _do(inputs or [], study, until="embed", encoder=encoder, device=device, precision=precision)
+
+
+@app.command("map")
+def map_(
+    study: StudyFolder,
+    inputs: MoreInputs = None,
+    neighbours: Neighbours = None,
+    min_dist: MinDist = None,
+    seed: Seed = None,
+) -> None:
+    """Lay out the map of all cells."""
+    _do(inputs or [], study, until="map", neighbours=neighbours, min_dist=min_dist, seed=seed)
+
+
+@app.command()
+def classify(study: StudyFolder, inputs: MoreInputs = None, atlas: AtlasName = None) -> None:
+    """Name every cell by its nearest reference cells."""
+    _do(inputs or [], study, until="classify", atlas=atlas)
+
+
+@app.command()
+def report(study: StudyFolder, inputs: MoreInputs = None, specimen: Specimen = None) -> None:
+    """Count and write the tables and the report."""
+    _do(inputs or [], study, specimen=specimen)
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")] = Path("sample"),
+    fields: Annotated[int, typer.Option("-n", "--fields", min=1, max=1000, help="Generated fields.")] = 12,
+    seed: Annotated[int, typer.Option(help="Seed of the generated fields.")] = 0,
+    real: Annotated[bool, typer.Option("--real", help="Fetch ten real fields (BCCD, MIT licence) instead.")] = False,
+    source: Annotated[Path | None, typer.Option("--from", help="Take the real fields from this folder.")] = None,
+) -> None:
+    """Write sample smears: generated ones with their exact truth, or ten real fields."""
+    with mendable():
+        if real or source:
+            from napari_dinobloom.io.sample import iter_fetch_real
+
+            paths = watch(iter_fetch_real(out, source=source))
+        else:
+            from napari_dinobloom.io.generate import iter_write_smears
+
+            paths = watch(iter_write_smears(out, fields, seed))
+        tell(f"{len(paths)} images in {paths[0].parent}")
+
+
+@app.command()
+def export(
+    study: StudyFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the tables.")],
+) -> None:
+    """Write the cell table with hand labels and the differential as CSV, as they are now."""
+    with mendable():
+        from napari_dinobloom.io.study import Study
+        from napari_dinobloom.pipeline.results import write_tables
+        from napari_dinobloom.pipeline.settings import resolve
+
+        with Study.open(study, read_only=True) as opened:
+            for path in write_tables(opened, resolve(opened.settings, {}), out):
+                tell(path)
+
+
+@app.command()
+def evaluate(
+    table: Annotated[Path, typer.Argument(help="CSV with columns file, cell_type, split (train, test).")],
+    encoder: Annotated[str, typer.Option("--encoder", help="Encoder by name, or a file of weights.")] = "starter",
+    crops: Annotated[Literal["context", "published"], typer.Option(help="How pictures are cropped.")] = "published",
+) -> None:
+    """Score an encoder on labelled pictures: 1-NN, 20-NN and linear probe, train against test."""
+    with mendable():
+        from napari_dinobloom.cells.crop import CropPolicy
+        from napari_dinobloom.encoders.encoder import load_encoder
+        from napari_dinobloom.predict.evaluation import evaluate_embeddings
+        from napari_dinobloom.predict.pictures import iter_embed_pictures, read_labelled
+
+        model, policy = load_encoder(encoder), CropPolicy(kind=crops)
+        train = watch(iter_embed_pictures(read_labelled(table, split="train"), model, policy))
+        test = watch(iter_embed_pictures(read_labelled(table, split="test"), model, policy))
+        console.print(evaluate_embeddings(train.X, train.y, test.X, test.y).round(3).to_string(index=False))
+
+
+@atlas_app.command("build")
+def atlas_build(
+    pictures: Annotated[Path, typer.Argument(help="CSV (file, cell_type[, split]) or a folder of class folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Atlas file, NAME.safetensors.")],
+    split: Annotated[str | None, typer.Option(help="Take only rows of this split.")] = None,
+    encoder: Annotated[str, typer.Option("--encoder", help="Encoder by name, or a file of weights.")] = "starter",
+    crops: Annotated[Literal["context", "published"], typer.Option(help="How pictures are cropped.")] = "context",
+    fov_um: Annotated[float, typer.Option(help="Side of the square around a cell, micrometres.")] = 25.0,
+    name: Annotated[str | None, typer.Option(help="Name for people; else the file's.")] = None,
+    origin: Annotated[str, typer.Option(help="Data set, citation and licence, kept in the atlas.")] = "",
+) -> None:
+    """Make an atlas of labelled pictures, which go through the same segmentation and crop as a smear."""
+    with mendable():
+        from napari_dinobloom.cells.crop import CropPolicy
+        from napari_dinobloom.encoders.encoder import load_encoder
+        from napari_dinobloom.encoders.splits import held_out
+        from napari_dinobloom.predict.atlas_build import iter_build_atlas
+        from napari_dinobloom.predict.pictures import read_labelled
+
+        rule: Any = held_out if encoder == "starter" else True
+        found = read_labelled(pictures, split=split, held_out=rule)
+        model, policy = load_encoder(encoder), CropPolicy(kind=crops, fov_um=fov_um)
+        info = {"origin": origin} if origin else {}
+        atlas = watch(iter_build_atlas(found, model, policy, name=name or out.stem, info=info))
+        tell(atlas.save(out))
+        console.print(_about(atlas))
+
+
+@atlas_app.command("info")
+def atlas_info(path: Annotated[str, typer.Argument(help="Atlas file, or starter / starter-published.")]) -> None:
+    """Say what an atlas holds."""
+    with mendable():
+        from napari_dinobloom.predict.atlas import Atlas
+
+        bundled = {"starter": "context", "starter-context": "context", "starter-published": "published"}
+        atlas = Atlas.bundled("starter", bundled[path]) if path in bundled else Atlas.load(path)
+        console.print(_about(atlas))
+
+
+@atlas_app.command("list")
+def atlas_list() -> None:
+    """List the atlases that come with the package."""
+    with mendable():
+        from napari_dinobloom.predict.atlas import Atlas
+
+        for kind in ("context", "published"):
+            atlas = Atlas.bundled("starter", kind)
+            console.print(f"{atlas.name}: {len(atlas)} cells, {len(atlas.classes)} classes, {kind} crops, {atlas.hash[:8]}")
+
+
+def _about(atlas: Any) -> str:
+    """Describe an atlas in lines of text."""
+    import json
+
+    from napari_dinobloom.pipeline.results import atlas_facts
+
+    return json.dumps(atlas_facts(atlas), indent=1, default=str)
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """List the encoders that are known, and whether their weights are on this machine."""
+    with mendable():
+        from napari_dinobloom.encoders.encoder import identify
+        from napari_dinobloom.encoders.registry import REGISTRY
+        from napari_dinobloom.errors import EncoderError
+
+        for name, spec in REGISTRY.items():
+            try:
+                state = f"here, {identify(name)[:8]}"
+            except EncoderError:
+                state = "not on this machine"
+            console.print(f"{name:<14} {spec.dim:>5}  {spec.licence:<28} {state}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, torch, devices, Qt, system libraries, folders, free space."""
+    from napari_dinobloom.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        console.print(f"{finding.status:<8}{finding.topic}: {finding.value}", markup=False)
+        if finding.remedy:
+            console.print(f"        {finding.remedy}", markup=False)
+    raise typer.Exit(1 if any(finding.status == "problem" for finding in findings) else 0)
+
+
+def main() -> None:
+    """Entry point of the command ``napari-dinobloom``."""
+    app()
+
+
+__all__ = ["app", "errors", "main", "problem_table"]

@@ -1,0 +1,132 @@
+"""What the command line shows: one bar per step, a summary table, errors without a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.progress import ProgressColumn, Task
+from rich.table import Table
+from rich.text import Text
+
+from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.progress import Steps
+
+if TYPE_CHECKING:
+    from napari_dinobloom.pipeline.driver import Outcome
+
+T = TypeVar("T")
+
+DONE, SOME_FAILED, NOTHING = 0, 1, 2
+"""Exit codes: all done, some inputs failed, nothing done."""
+
+console = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True)
+
+
+class RateColumn(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of one step."""
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed else f"{speed:,.1f}/s", style="progress.data.speed")
+
+
+def watch(steps: Steps[T]) -> T:
+    """Run an ``iter_*`` generator to its end with one progress bar per step; return its result."""
+    columns = (
+        TextColumn("{task.description:<13}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
+    )
+    tasks: dict[str, int] = {}
+    with Bars(*columns, console=errors) as bars:
+        while True:
+            try:
+                report = next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            name = report.step or "working"
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=report.total or None, message="")
+            nothing = report.total == 0
+            bars.update(
+                tasks[name],  # type: ignore[arg-type]
+                completed=1 if nothing else report.done,
+                total=1 if nothing else report.total,
+                message=escape(report.message[:60]),
+            )
+
+
+@contextmanager
+def mendable() -> Iterator[None]:
+    """Turn errors that a user can mend into one message and exit code 2; Ctrl-C says how to go on."""
+    import typer
+
+    try:
+        yield
+    except DinoBloomError as error:
+        errors.print(f"[bold red]Error:[/] {escape(str(error))}")
+        raise typer.Exit(NOTHING) from error
+    except KeyboardInterrupt as error:
+        errors.print("Stopped. What was finished is kept; the same command goes on from there.")
+        raise typer.Exit(130) from error
+
+
+def summarise(outcome: Outcome) -> int:
+    """Print what a run did and where everything is; return the exit code."""
+    study = outcome.study
+    problem_table(outcome.problems)
+    same = [record for record in study.fields if record.status == "same_as"]
+    for record in same:
+        errors.print(f"[yellow]{escape(record.file)}[/] is the same picture as {record.problem}; counted once.")
+    if not outcome.seconds:
+        console.print(f"Nothing to do: {escape(str(study.path))} is up to date.")
+    table = Table(show_header=False, box=None, pad_edge=False)
+    obs = study.cells.obs
+    living = obs[~obs["deleted"].to_numpy(bool)]
+    fields = [record for record in study.fields if record.status == "ok"]
+    slides = {record.slide for record in fields}
+    patients = {record.patient for record in fields}
+    table.add_row("Fields", f"{len(fields)} on {len(slides)} slides of {len(patients)} patients")
+    table.add_row("Cells", f"{len(living)} found")
+    named = living.loc[~living["abstained"].to_numpy(bool) & (living["predicted"] != ""), "predicted"]
+    for name, n in named.value_counts().items():
+        table.add_row(f"  {name}", f"{n}")
+    if len(living) > len(named):
+        table.add_row("  unclassified", f"{len(living) - len(named)}")
+    for title, place in (("Report", "report.html"), ("Tables", "tables"), ("Cell table", "cells.h5ad")):
+        if (study.path / place).exists():
+            table.add_row(title, escape(str(study.path / place)))
+    if outcome.seconds:
+        parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in outcome.seconds.items())
+        table.add_row("Seconds", parts)
+    console.print(table)
+    console.print("Research use, not for diagnosis")
+    return SOME_FAILED if outcome.problems else DONE
+
+
+def problem_table(problems: Sequence[tuple[str, str]]) -> None:
+    """Print inputs that could not be used and why."""
+    for name, message in problems:
+        shown = message if message.startswith(name) else f"{name}: {message}"
+        errors.print(f"[yellow]Left out:[/] {escape(shown)}")
+
+
+def tell(path: Path | str) -> None:
+    """Print where something was written."""
+    console.print(escape(str(path)))
+    sys.stdout.flush()

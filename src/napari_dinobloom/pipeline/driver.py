@@ -1,0 +1,246 @@
+"""Runs the steps in order, leaves out those whose result is there, and keeps a record of each run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dinobloom.errors import DinoBloomError, ImageError, InputError
+from napari_dinobloom.io.atomic import disk_errors, write_text
+from napari_dinobloom.pipeline import classify, read, segment
+from napari_dinobloom.pipeline.settings import STEPS, RunSettings, digest, resolve
+from napari_dinobloom.progress import Progress, Steps
+
+if TYPE_CHECKING:
+    from napari_dinobloom.io.study import Study
+    from napari_dinobloom.predict.atlas import Atlas
+
+TABLE = "cells.h5ad"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run did."""
+
+    study: Study
+    settings: RunSettings
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """(input, what was wrong and what to do)."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time of each step that did something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: its key, the files that must be there, and how to do it."""
+
+    name: str
+    key: str
+    outputs: tuple[str, ...]
+    work: Callable[[], Steps[Any]]
+
+
+def iter_outcome(
+    inputs: str | Path | Sequence[str | Path], out: str | Path | Study, *, until: str = "report", **asked: Any
+) -> Steps[Outcome]:
+    """Do what `napari_dinobloom.pipeline.run` says; returns an `Outcome`."""
+    given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    if until not in STEPS:
+        raise InputError(f"{until!r} is no step of a run; steps are {', '.join(STEPS)}.")
+    study, settings, found, ours = _prepare(given, out, asked)
+    try:
+        outcome = Outcome(study, settings, [(p.name, p.message) for p in found.problems])
+        atlas = classify.find_atlas(settings)
+        if settings.to_dict() != study.settings or settings.specimen != study.specimen:
+            study.update(settings=settings.to_dict(), specimen=settings.specimen)
+        started = time.perf_counter()
+        reading = yield from _named("read", read.iter_read(study, found))
+        outcome.problems += [(p.name, p.message) for p in reading]
+        if not segment.usable(study):
+            raise InputError(_nothing(outcome.problems))
+        reading_took = time.perf_counter() - started
+        yield from _steps(outcome, atlas, STEPS[1 : STEPS.index(until) + 1])
+        if outcome.seconds:
+            outcome.seconds = {"read": reading_took, **outcome.seconds}
+            _record(outcome)
+    except BaseException:
+        if ours:
+            study.close()
+        raise
+    return outcome
+
+
+def _prepare(
+    given: list[str | Path], out: str | Path | Study, asked: dict[str, Any]
+) -> tuple[Study, RunSettings, read.Found, bool]:
+    """Check all that can be checked before anything is written, then open or make the study."""
+    from napari_dinobloom.io.manifest import NAME
+    from napari_dinobloom.io.study import Study
+
+    if isinstance(out, Study):
+        settings = resolve(out.settings, asked)
+        return out, settings, read.find(given, settings), False
+    path = Path(out).expanduser()
+    if (path / NAME).exists():
+        study = Study.open(path)
+        try:
+            study.ensure_writable()
+            settings = resolve(study.settings, asked)
+            _check_method(settings)
+            return study, settings, read.find(given, settings), True
+        except BaseException:
+            study.close()
+            raise
+    if not given:
+        raise InputError(f"{path}: there is no such study. Name the images to make it of, or an existing study.")
+    settings = resolve({}, asked)
+    found = read.find(given, settings)
+    _check_method(settings)
+    _check_one_opens(found)
+    return Study.create(path, specimen=settings.specimen), settings, found, True
+
+
+def _check_method(settings: RunSettings) -> None:
+    """Refuse an encoder or atlas that is not there before any work is done."""
+    from napari_dinobloom.encoders.encoder import identify
+
+    identify(settings.encoder)
+    classify.find_atlas(settings)
+
+
+def _check_one_opens(found: read.Found) -> None:
+    """Raise InputError if none of the pictures has a readable header, so that no empty study is made."""
+    from napari_dinobloom.io.smear import read_smear
+
+    reasons = []
+    for source in found.sources:
+        try:
+            read_smear(source.path)
+        except ImageError as error:
+            reasons.append((str(source.path), str(error)))
+        else:
+            return
+    raise InputError(_nothing(reasons))
+
+
+def _nothing(problems: Sequence[tuple[str, str]]) -> str:
+    lines = [reason if name in reason else f"{name}: {reason}" for name, reason in problems[:20]]
+    more = f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""
+    return "No picture can be used, so nothing was done.\n" + "\n".join(lines) + more
+
+
+def _named(name: str, steps: Steps[Any]) -> Steps[Any]:
+    """Pass a step's progress on with the step's name in it."""
+    while True:
+        try:
+            report = next(steps)
+        except StopIteration as end:
+            return end.value
+        except GeneratorExit:
+            steps.close()
+            raise
+        try:
+            yield Progress(report.done, report.total, report.message, name)
+        except GeneratorExit:
+            steps.close()
+            raise
+
+
+def _steps(outcome: Outcome, atlas: Atlas | None, names: Sequence[str]) -> Steps[None]:
+    """Do the steps that are missing or changed; after one that was done, all later ones."""
+    study = outcome.study
+    redo = False
+    for name in names:
+        step = _step(name, outcome, atlas)
+        if not redo and study.step_done(name, step.key):
+            yield Progress(0, 0, "nothing to do", name)
+            continue
+        redo = True
+        study.forget_steps(STEPS[STEPS.index(name) :])
+        started = time.perf_counter()
+        result = yield from _named(name, step.work())
+        if name == "segment":
+            outcome.problems += result
+            if not segment.usable(study):
+                raise InputError(_nothing(outcome.problems))
+            step = _step(name, outcome, atlas)
+        outcome.seconds[name] = time.perf_counter() - started
+        study.finish_step(name, step.key, step.outputs)
+    return None
+
+
+def _step(name: str, outcome: Outcome, atlas: Atlas | None) -> Step:
+    """Describe one step of a study: its key is made of the keys of the steps it rests on."""
+    from napari_dinobloom.pipeline import chart, crops, embed, results
+
+    study, settings = outcome.study, outcome.settings
+    keys = _keys(study, settings, atlas, outcome.problems)
+    work: dict[str, tuple[tuple[str, ...], Callable[[], Steps[Any]]]] = {
+        "segment": ((TABLE,), lambda: segment.iter_segment_study(study, settings)),
+        "crop": ((crops.FILE,), lambda: crops.iter_crop_study(study, settings)),
+        "embed": ((TABLE,), lambda: embed.iter_embed_study(study, settings)),
+        "map": ((TABLE,), lambda: chart.iter_map_study(study, settings)),
+        "classify": ((TABLE,), lambda: classify.iter_classify_study(study, settings, atlas)),
+        "differential": (results.TABLES, lambda: results.iter_count(study, settings)),
+        "report": (
+            (results.REPORT,),
+            lambda: results.iter_report_study(study, settings, atlas, outcome.problems),
+        ),
+    }
+    outputs, act = work[name]
+    return Step(name, keys[name], outputs, act)
+
+
+def _keys(
+    study: Study, settings: RunSettings, atlas: Atlas | None, problems: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    """Key of every step."""
+    from napari_dinobloom.cells import crop as cropping
+    from napari_dinobloom.encoders.encoder import identify
+    from napari_dinobloom.explore import duplicates, projection
+    from napari_dinobloom.pipeline.crops import policy_of
+    from napari_dinobloom.report import differential, html
+
+    s = settings
+    keys = {"segment": segment.step_key(study, s)}
+    keys["crop"] = digest(keys["segment"], policy_of(s).to_dict(), cropping.VERSION)
+    keys["embed"] = digest(keys["crop"], identify(s.encoder), s.device, s.precision)
+    layout = (s.neighbours, s.min_dist, s.seed, projection.VERSION, duplicates.VERSION)
+    keys["map"] = digest(keys["embed"], layout)
+    keys["classify"] = digest(keys["map"], "" if atlas is None else atlas.hash)
+    edits = study.path / "edits.jsonl"
+    acts = hashlib.sha256(edits.read_bytes()).hexdigest() if edits.exists() else ""
+    keys["differential"] = digest(keys["classify"], s.specimen, acts, differential.VERSION)
+    failed = [(r.id, r.status, r.problem) for r in study.fields if r.status != "ok"]
+    keys["report"] = digest(keys["differential"], failed, list(problems), html.VERSION)
+    return keys
+
+
+def _record(outcome: Outcome) -> None:
+    """Write what this run did, when, with what and for how long, to ``runs/``."""
+    from napari_dinobloom.pipeline.results import versions
+
+    now = datetime.now(UTC)
+    path = outcome.study.path / "runs" / f"{now:%Y%m%dT%H%M%S}-{os.getpid()}.json"
+    about = {
+        "finished": now.isoformat(timespec="seconds"),
+        "seconds": {name: round(value, 2) for name, value in outcome.seconds.items()},
+        "settings": outcome.settings.to_dict(),
+        "problems": outcome.problems,
+        "versions": versions(),
+        "machine": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
+    }
+    with disk_errors(path):
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+
+
+__all__ = ["DinoBloomError", "Outcome", "iter_outcome"]

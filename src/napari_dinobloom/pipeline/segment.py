@@ -1,0 +1,251 @@
+"""Second step: the cells of every field, and the rows of the cell table.
+
+A field's masks are one file, written when the field is done and keyed by its content and the settings, so that a run
+that was stopped goes on with the next field. Cell ids last: a cell that overlaps one of an earlier segmentation with
+an intersection over union of at least 0.5 keeps its number, and numbers are never given twice.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from napari_dinobloom.cells import crop as crops
+from napari_dinobloom.cells import scale as scales
+from napari_dinobloom.cells import segment as segmentation
+from napari_dinobloom.cells.scale import Scale
+from napari_dinobloom.errors import ImageError, StudyError
+from napari_dinobloom.io.celltable import cell_id
+from napari_dinobloom.io.masks import FieldMasks, key_of, load_masks
+from napari_dinobloom.pipeline.read import failed
+from napari_dinobloom.pipeline.settings import RunSettings, digest
+from napari_dinobloom.progress import Progress, Steps
+
+if TYPE_CHECKING:
+    from napari_dinobloom.io.fields import FieldRecord
+    from napari_dinobloom.io.study import Study
+
+SAME_CELL_IOU = 0.5
+MEASURED = (
+    "area_px",
+    "nucleus_area_px",
+    "nc_ratio",
+    "solidity",
+    "circularity",
+    "lobes",
+    "focus",
+    "touches_border",
+    "quality",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCells:
+    """Cells of one field: masks with their numbers, measures in the same order, and the field's own scale."""
+
+    masks: FieldMasks
+    table: pd.DataFrame
+    scale: Scale
+
+
+def usable(study: Study) -> list[FieldRecord]:
+    """Fields that take part: readable, and not the same picture as another."""
+    return [record for record in study.fields if record.status == "ok"]
+
+
+def field_key(record: FieldRecord, settings: RunSettings) -> str:
+    """Key of a field's masks: its bytes, its scale, the method and its version."""
+    method: object = "whole picture"
+    if not settings.cells:
+        method = (segmentation.VERSION, scales.VERSION, segmentation.SegmentSettings().to_dict())
+    return digest(record.sha256, settings.pixel_size_um, method)
+
+
+def step_key(study: Study, settings: RunSettings) -> str:
+    """Key of the whole step: every field's key, with the slide and patient that it counts for."""
+    fields = usable(study)
+    return digest([(r.id, field_key(r, settings), r.slide, r.patient) for r in fields], crops.VERSION)
+
+
+def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[str, str]]]:
+    """Segment what is new or changed, then rebuild the rows of the cell table.
+
+    Returns
+    -------
+    list of (str, str)
+        Fields whose pixels turned out to be unusable, with the reason; they are marked as failed in the study.
+    """
+    fields = usable(study)
+    todo = [r for r in fields if key_of(study.masks_path(r.id)) != field_key(r, settings)]
+    problems: list[tuple[str, str]] = []
+    records = {record.id: record for record in study.fields}
+    yield Progress(0, len(todo), "")
+    for done, (record, result) in enumerate(_segmented(study, todo, settings), start=1):
+        if isinstance(result, Exception):
+            records[record.id] = failed(record, result, study.locate(record.id))
+            problems.append((record.file, records[record.id].problem))
+        else:
+            _store(study, record, result, field_key(record, settings))
+        yield Progress(done, len(todo), record.id)
+    if problems:
+        study.update(fields=list(records.values()))
+    if usable(study):
+        study.save_cells(_rebuilt(study))
+    return problems
+
+
+def _segmented(
+    study: Study, todo: Sequence[FieldRecord], settings: RunSettings
+) -> Iterator[tuple[FieldRecord, segmentation.Cells | Exception]]:
+    """Cells of each field in order, computed a few fields ahead in threads."""
+    workers = max(1, min(4, os.cpu_count() or 1))
+    waiting: deque[tuple[FieldRecord, Future[segmentation.Cells | Exception]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for record in todo:
+                waiting.append((record, pool.submit(_cells_of, study, record, settings)))
+                if len(waiting) > 2 * workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _cells_of(study: Study, record: FieldRecord, settings: RunSettings) -> segmentation.Cells | Exception:
+    """Segment one field; a picture that cannot be used gives its error."""
+    try:
+        image = study.read_field(record.id).load()
+    except ImageError as error:
+        return error
+    if settings.cells:
+        return _whole_picture(image)
+    size = settings.pixel_size_um or record.pixel_size_um
+    cells = segmentation.segment(image, size)
+    if settings.pixel_size_um is None and record.pixel_size_um is not None:
+        return replace(cells, scale=replace(cells.scale, source="file"))
+    return cells
+
+
+def _whole_picture(image: np.ndarray[Any, Any]) -> segmentation.Cells:
+    """One cell that fills the picture, with nothing measured."""
+    height, width = image.shape[:2]
+    labels = np.ones((height, width), np.int32)
+    table = pd.DataFrame({"label": [1], "y0": [0], "x0": [0], "y1": [height], "x1": [width], "quality": ["ok"]})
+    unknown = {"nc_ratio", "solidity", "circularity", "focus"}
+    table = table.assign(area_px=height * width, nucleus_area_px=0, lobes=0, touches_border=False)
+    table = table.assign(**dict.fromkeys(unknown, np.nan))
+    return segmentation.Cells(labels, np.zeros_like(labels), table, Scale(scales.ASSUMED_UM, "assumed"))
+
+
+def _store(study: Study, record: FieldRecord, cells: segmentation.Cells, key: str) -> None:
+    """Number the cells of a field and write its masks; cells that stood there before keep their numbers."""
+    masks = FieldMasks.from_labels(cells.labels, cells.nuclei, numbers=cells.table["label"].to_numpy())
+    numbers = np.zeros(len(masks), np.int32)
+    first = study.next_number(record.id)
+    try:
+        old = study.masks(record.id)
+    except StudyError:  # none yet, or damaged
+        old = None
+    if old is not None:
+        numbers = _kept_numbers(masks, old)
+        first = max(first, int(old.numbers.max(initial=0)) + 1)
+    new = numbers == 0
+    numbers[new] = np.arange(first, first + int(new.sum()), dtype=np.int32)
+    table = cells.table[list(MEASURED)].assign(number=numbers)
+    scale = {"pixel_size_um": cells.scale.pixel_size_um, "source": cells.scale.source, "red": cells.scale.red_cells}
+    text = table.assign(**{f"scale_{k}": v for k, v in scale.items()}).to_json(orient="table", index=False)
+    if not len(table):  # an empty table has no row to carry the scale
+        text = pd.DataFrame([scale]).add_prefix("scale_").to_json(orient="table", index=False)
+    study.save_masks(record.id, replace(masks, numbers=numbers), text, key)
+
+
+def _kept_numbers(new: FieldMasks, old: FieldMasks) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """For each new cell the number of the old one it overlaps with IoU >= 0.5, or 0."""
+    numbers = np.zeros(len(new), np.int32)
+    for i, (box, mask) in enumerate(zip(new.boxes, new.cells, strict=True)):
+        near = (old.boxes[:, :2] < box[2:]).all(axis=1) & (old.boxes[:, 2:] > box[:2]).all(axis=1)
+        for j in np.flatnonzero(near):
+            if _iou(box, mask, old.boxes[j], old.cells[j]) >= SAME_CELL_IOU:
+                numbers[i] = old.numbers[j]  # above one half at most one old cell can fit, and it fits no other
+    first = np.unique(numbers, return_index=True)[1]
+    repeated = np.setdiff1d(np.arange(len(numbers)), first)
+    numbers[repeated] = 0
+    return numbers
+
+
+def _iou(
+    box: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], other: np.ndarray[Any, Any], bitmap: np.ndarray[Any, Any]
+) -> float:
+    """Intersection over union of two bitmaps in their boxes."""
+    y0, x0 = np.maximum(box[:2], other[:2])
+    y1, x1 = np.minimum(box[2:], other[2:])
+    one = mask[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
+    two = bitmap[y0 - other[0] : y1 - other[0], x0 - other[1] : x1 - other[1]]
+    common = int(np.count_nonzero(one & two))
+    return common / max(1, int(mask.sum()) + int(bitmap.sum()) - common)
+
+
+def load_cells(study: Study, record: FieldRecord) -> FieldCells:
+    """Read the cells of one field back."""
+    masks, text, _ = load_masks(study.masks_path(record.id))
+    table = pd.read_json(io.StringIO(text), orient="table")
+    first = table.iloc[0]
+    scale = Scale(float(first["scale_pixel_size_um"]), first["scale_source"], int(first["scale_red"]))
+    return FieldCells(masks, table if "number" in table else pd.DataFrame(columns=[*MEASURED, "number"]), scale)
+
+
+def _rebuilt(study: Study) -> Any:
+    """Cell table from all masks: known rows keep their place and what people said of them, new rows go to the end."""
+    from anndata import AnnData
+
+    fields = usable(study)
+    loaded = {record.id: load_cells(study, record) for record in fields}
+    pooled = {
+        slide: scales.pool_scale([loaded[r.id].scale for r in fields if r.slide == slide])
+        for slide in {r.slide for r in fields}
+    }
+    rows = [_rows(record, loaded[record.id], pooled[record.slide]) for record in fields]
+    fresh = pd.concat([part for part in rows if len(part)] or [rows[0]], ignore_index=True)
+    fresh.index = pd.Index(fresh["cell_id"].to_numpy(dtype=object), dtype=object)
+    old = study.cells.obs if (study.path / "cells.h5ad").exists() else fresh.iloc[:0]
+    table = old.reindex(old.index.append(fresh.index.difference(old.index, sort=False)))
+    gone = ~table.index.isin(fresh.index)
+    for name in fresh.columns:
+        column = table[name].astype(object) if name in table else pd.Series(np.nan, index=table.index, dtype=object)
+        column.loc[fresh.index] = fresh[name].astype(object)
+        table[name] = column
+    table["deleted"] = gone
+    adata = AnnData(obs=table)
+    adata.obsm["spatial"] = table[["x", "y"]].to_numpy(np.float32)
+    return adata
+
+
+def _rows(record: FieldRecord, cells: FieldCells, scale: Scale) -> pd.DataFrame:
+    """Rows of the cell table for one field; the scale is its slide's."""
+    boxes = cells.masks.boxes
+    ids = [cell_id(record.id, int(number)) for number in cells.masks.numbers]
+    place = {
+        "cell_id": ids,
+        "field": record.id,
+        "slide": record.slide,
+        "patient": record.patient,
+        **{name: boxes[:, i] for i, name in enumerate(("y0", "x0", "y1", "x1"))},
+        "y": (boxes[:, 0] + boxes[:, 2]) / 2,
+        "x": (boxes[:, 1] + boxes[:, 3]) / 2,
+        **{name: cells.table[name].to_numpy() for name in MEASURED},
+        "pixel_size_um": scale.pixel_size_um,
+        "scale_from": scale.source,
+    }
+    return pd.DataFrame(place, index=range(len(ids)))

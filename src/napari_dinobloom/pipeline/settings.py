@@ -1,0 +1,91 @@
+"""Settings of a run: defaults, what a study remembers, what was asked for now."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from napari_dinobloom.errors import InputError
+
+Specimen = Literal["blood", "marrow"]
+
+STEPS = ("read", "segment", "crop", "embed", "map", "classify", "differential", "report")
+"""The steps of a run, in order."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RunSettings:
+    """What decides the numbers of a run; stored in the study."""
+
+    specimen: Specimen = "blood"
+    """``blood`` or ``marrow``: which cells are the denominator of the differential."""
+    cells: bool = False
+    """Every picture is one cell already: no segmentation, the whole picture is the crop."""
+    pixel_size_um: float | None = None
+    """Micrometres per pixel of all fields; None takes it from the file or from the red cells."""
+    slide_from: str = "folder"
+    """What tells the slide of a file: ``folder``, ``folder:2``, ``file``, a regular expression or a CSV."""
+    patient_from: str = "slide"
+    """What tells the patient: as `slide_from`, or ``slide``."""
+    fov_um: float = 25.0
+    """Side of the square around a cell that the encoder sees, micrometres."""
+    encoder: str = "starter"
+    """Name in the registry, or a file of weights."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``mps``."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Number format of the encoder."""
+    atlas: str = "auto"
+    """``auto`` (the one that comes with the encoder, if any), ``none``, or an atlas file."""
+    neighbours: int = 15
+    """Neighbours of a cell in the map."""
+    min_dist: float = 0.1
+    """How densely UMAP packs."""
+    seed: int = 42
+    """Of the map."""
+
+    def __post_init__(self) -> None:
+        choices = {"specimen": ("blood", "marrow"), "precision": ("auto", "float32", "bf16")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}; use {' or '.join(allowed)}.")
+        if self.pixel_size_um is not None and not 0.01 <= self.pixel_size_um <= 5:
+            raise InputError(f"pixel size is {self.pixel_size_um} um: a smear has 0.01 to 5 um per pixel.")
+        if not 2 <= self.neighbours <= 200:
+            raise InputError(f"neighbours is {self.neighbours}; use 2 to 200.")
+        if not 0 <= self.min_dist < 1:
+            raise InputError(f"min_dist is {self.min_dist}; use 0 to below 1.")
+        if not 5 <= self.fov_um <= 200:
+            raise InputError(f"the field of view is {self.fov_um} um; use 5 to 200 um.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for ``study.json``."""
+        return asdict(self)
+
+
+def resolve(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> RunSettings:
+    """Combine what was asked for now (None: not said), what the study remembers, and the defaults, in this order.
+
+    Raises
+    ------
+    InputError
+        If a name is not known (the nearest is named) or a value not allowed.
+    """
+    known = [f.name for f in fields(RunSettings)]
+    for name in asked:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise InputError(f"{name!r} is no setting of a run" + (f"; did you mean {near[0]!r}?" if near else "."))
+    values = {name: value for name, value in stored.items() if name in known}
+    values |= {name: value for name, value in asked.items() if value is not None}
+    return RunSettings(**values)
+
+
+def digest(*parts: object) -> str:
+    """Return 16 hexadecimal digits that stand for plain values (sha256 of their canonical JSON)."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
