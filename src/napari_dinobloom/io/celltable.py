@@ -1,0 +1,244 @@
+"""The cell table of a study: the columns of ``obs`` and the file ``cells.h5ad``.
+
+One row a cell; `cell_id` is the field's id, a colon and the cell's number in the field. Text is plain ``str`` with
+``""`` for none, numbers that are not known are NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from napari_dinobloom.errors import StudyError
+from napari_dinobloom.io.atomic import disk_errors, replacing
+from napari_dinobloom.io.hdf5 import check_hdf5, write_hdf5
+from napari_dinobloom.io.trust import is_id
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+COLUMNS: dict[str, str] = {
+    "cell_id": "str",
+    "field": "str",
+    "slide": "str",
+    "patient": "str",
+    "y0": "int32",
+    "x0": "int32",
+    "y1": "int32",
+    "x1": "int32",
+    "y": "float32",
+    "x": "float32",
+    "area_px": "int32",
+    "nucleus_area_px": "int32",
+    "nc_ratio": "float32",
+    "solidity": "float32",
+    "circularity": "float32",
+    "lobes": "int32",
+    "focus": "float32",
+    "touches_border": "bool",
+    "quality": "str",
+    "pixel_size_um": "float32",
+    "scale_from": "str",
+    "duplicate_of": "str",
+    "predicted": "str",
+    "predicted_by": "str",
+    "confidence": "float32",
+    "abstained": "bool",
+    "distance": "float32",
+    "label": "str",
+    "label_by": "str",
+    "label_at": "str",
+    "reviewed": "bool",
+    "excluded": "bool",
+    "deleted": "bool",
+}
+"""Every column of ``obs`` that the package writes, in order, and its dtype."""
+
+EMPTY: dict[str, Any] = {"str": "", "bool": False, "int32": 0, "float32": np.nan}
+"""Value of a column that nobody has filled yet."""
+
+SCHEMA = 1
+"""Version of the cell table's layout, in ``uns["dinobloom"]["schema"]``."""
+
+REMEDY = "Delete cells.h5ad and run again: all but hand labels is computed anew, and those lie safe in edits.jsonl."
+
+_NUMBER = re.compile(r"[0-9]{5,9}")
+
+
+def cell_id(field_id: str, number: int) -> str:
+    """Return the id of cell `number` (1, 2, ...) of a field, e.g. ``BloodImage_00003:00012``."""
+    return f"{field_id}:{number:05d}"
+
+
+def split_cell_id(text: str) -> tuple[str, int]:
+    """Return field id and number of a cell id.
+
+    Raises
+    ------
+    StudyError
+        If `text` is no cell id.
+    """
+    field_id, _, number = text.rpartition(":")
+    if not (is_id(field_id) and _NUMBER.fullmatch(number)):
+        raise StudyError(f"{text[:100]!r} is not a cell id; expected for example 'BloodImage_00003:00012'.")
+    return field_id, int(number)
+
+
+def complete(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy with every column of `COLUMNS` in its dtype and order, others behind, indexed by `cell_id`.
+
+    Columns that are missing are filled with `EMPTY`; in ours, categories and missing text become plain text.
+
+    Raises
+    ------
+    StudyError
+        If `cell_id` is missing, repeated or malformed, or a column cannot be converted.
+    """
+    if "cell_id" not in table.columns:
+        raise StudyError("The cell table has no column 'cell_id'.")
+    done: dict[str, Any] = {}
+    for name, kind in COLUMNS.items():
+        if name in table.columns:
+            done[name] = _convert(table[name], kind)
+        else:
+            done[name] = np.full(len(table), EMPTY[kind], dtype=object if kind == "str" else kind)
+    for name in table.columns:
+        if name not in done:
+            column = table[name]
+            done[str(name)] = _text(column) if _is_text(column) else column.array
+    index = pd.Index(np.asarray(done["cell_id"], dtype=object), dtype=object)
+    whole = pd.DataFrame(done, index=index)
+    _check_ids(whole)
+    return whole
+
+
+def _convert(column: pd.Series[Any], kind: str) -> np.ndarray[Any, Any]:
+    """Values of a column in the dtype `kind`."""
+    try:
+        if kind == "str":
+            return _text(column)
+        values = column.to_numpy()
+        if kind == "bool" and values.dtype != bool:
+            values = column.eq(True).to_numpy()  # a missing value is no
+        return values.astype(kind)
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"The cell table's column {str(column.name)!r} cannot be read as {kind}: {error}.") from error
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    """Whether a column holds text; categories, which scanpy's clusterings write, stay what they are."""
+    return column.dtype == object or isinstance(column.dtype, pd.StringDtype)
+
+
+def _text(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
+    """Plain ``str`` objects with ``""`` where the value is missing."""
+    values = column.astype(object)
+    return values.where(column.notna(), "").map(str).to_numpy(dtype=object)
+
+
+def _check_ids(table: pd.DataFrame) -> None:
+    """Refuse repeated and malformed cell ids."""
+    ids = table["cell_id"]
+    if not ids.is_unique:
+        twice = ids[ids.duplicated()].iloc[0]
+        raise StudyError(f"The cell table holds cell {twice!r} twice; a cell id is never used again.")
+    for text in ids:
+        split_cell_id(text)
+
+
+def highest_numbers(ids: pd.Series[Any], known: Mapping[str, int]) -> dict[str, int]:
+    """Return for each field the highest number among `ids` and what was `known` before."""
+    numbers = dict(known)
+    if ids.empty:
+        return numbers
+    parts = ids.astype(str).str.rpartition(":")
+    for field_id, number in parts[2].astype(np.int64).groupby(parts[0].to_numpy()).max().items():
+        numbers[str(field_id)] = max(int(number), numbers.get(str(field_id), 0))
+    return numbers
+
+
+def empty_cells() -> AnnData:
+    """Return a cell table with every column and no row."""
+    from anndata import AnnData
+
+    return AnnData(obs=complete(pd.DataFrame({"cell_id": pd.Series([], dtype=object)})))
+
+
+def write_cells(path: Path, adata: AnnData, numbers: Mapping[str, int] | None = None) -> None:
+    """Replace `path` by the table, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        ``cells.h5ad``.
+    adata : AnnData
+        Its ``obs`` as `complete` returns it.
+    numbers : mapping, optional
+        Highest number ever given in each field; kept in ``uns["dinobloom"]["last_numbers"]`` as JSON.
+
+    Raises
+    ------
+    StudyError
+        If the disk is full or may not be written, or a value cannot be stored.
+    """
+    from anndata.io import write_elem
+
+    ours = dict(adata.uns.get("dinobloom", {}))
+    adata.uns["dinobloom"] = {**ours, "schema": SCHEMA, "last_numbers": json.dumps(dict(numbers or {}))}
+    with disk_errors(path), replacing(path) as part:
+        try:
+            write_hdf5(part, lambda file: write_elem(file, "/", adata))
+        except (TypeError, NotImplementedError, ValueError) as error:
+            raise StudyError(f"{path}: a value of the cell table cannot be stored ({error}).") from error
+
+
+def read_numbers(path: Path) -> dict[str, int]:
+    """Read only the highest number ever given in each field from a table.
+
+    Raises
+    ------
+    StudyError
+        If the file is damaged.
+    """
+    import h5py  # type: ignore[import-untyped]
+    from anndata.io import read_elem
+
+    try:
+        check_hdf5(path)
+        with h5py.File(path, "r") as file:
+            stored = file.get("uns/dinobloom/last_numbers")
+            numbers = json.loads(str(read_elem(stored))) if stored is not None else {}
+            ids = np.asarray(read_elem(file["obs/cell_id"]), dtype=object)
+        known = {str(name): int(number) for name, number in numbers.items()}
+        return highest_numbers(pd.Series(ids, dtype=object), known)
+    except Exception as error:  # as in read_cells
+        raise StudyError(f"{path}: is damaged ({type(error).__name__}: {error}). {REMEDY}") from error
+
+
+def read_cells(path: Path) -> AnnData:
+    """Read a cell table that may come from a stranger.
+
+    Raises
+    ------
+    StudyError
+        If the file is damaged, points into other files, or claims more data than it can hold.
+    """
+    import anndata
+
+    try:
+        check_hdf5(path)
+        adata = anndata.read_h5ad(path)
+        adata.obs = complete(adata.obs)
+    except StudyError as error:
+        raise StudyError(f"{path}: {error} {REMEDY}") from error
+    except MemoryError as error:
+        raise StudyError(f"{path}: does not fit into this machine's memory ({path.stat().st_size:,} bytes).") from error
+    except Exception as error:  # a damaged HDF5 file makes h5py and anndata raise nearly anything
+        raise StudyError(f"{path}: is damaged ({type(error).__name__}: {error}). {REMEDY}") from error
+    return adata

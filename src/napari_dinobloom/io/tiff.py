@@ -1,0 +1,273 @@
+"""TIFF and OME-TIFF pictures, read region by region; pyramids at full resolution, planes and samples in any order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dinobloom.errors import ImageError
+from napari_dinobloom.io.pixels import (
+    GREY,
+    MAX_PIXELS,
+    MAX_PIXELS_TILED,
+    check_size,
+    cmyk_to_rgb,
+    on_white,
+    to_uint8,
+)
+from napari_dinobloom.io.raster import describe, lazy_raster, open_raster
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+SIGNATURES = {b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"}
+
+CHUNK = 2048
+"""Side of the regions that are read at once, in pixels; rounded up to whole tiles or strips."""
+
+_UM = {"": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0, "nm": 1e-3, "mm": 1e3,
+       "cm": 1e4, "m": 1e6, "inch": 25_400.0, "in": 25_400.0, "å": 1e-4}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the pixels of a TIFF are stored, as far as reading a region needs it."""
+
+    path: str
+    axes: str
+    shape: tuple[int, ...]
+    kind: str  # "rgb", "rgba", "premultiplied", "cmyk" or "palette"
+    bits: int | None
+    colours: NDArray[np.uint8] | None
+    contiguous: bool
+
+
+def open_tiff(path: Path, max_pixels: int | None) -> tuple[da.Array, float | None]:
+    """Read the header; return the lazy (Y, X, 3) uint8 picture and the pixel size in micrometres, if given."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            level = file.series[0].levels[0]
+            page = level.keyframe
+            layout = _layout(path, file, level)
+            height, width = (layout.shape[layout.axes.index(axis)] for axis in "YX")
+            decodable = page.compression in tifffile.TIFF.DECOMPRESSORS
+            piece = int(np.prod(page.chunks[:2])) if page.chunks else height * width
+            lazy = decodable and (piece <= MAX_PIXELS or layout.contiguous)
+            check_size(path, height, width, max_pixels or (MAX_PIXELS_TILED if lazy else MAX_PIXELS))
+            _check_complete(path, level, file.filehandle.size)
+            pixel_size_um = _pixel_size(file, page)
+            if not decodable:
+                return _through_pillow(path, page, height, width, layout.kind), pixel_size_um
+            return _lazy(layout, _regions(page, height, width, layout.contiguous)), pixel_size_um
+    except ImageError:
+        raise
+    except Exception as error:  # a damaged header makes the parser raise nearly anything
+        raise ImageError(
+            f"{path}: is damaged, or no TIFF that can be read ({describe(error)}). Copy or export the picture again."
+        ) from error
+
+
+def _layout(path: Path, file: Any, level: Any) -> _Layout:
+    """Find the axes and the kind of colour, and refuse stacks and greyscale."""
+    import tifffile
+
+    page = level.keyframe
+    long = [(axis, int(size)) for axis, size in zip(level.axes, level.shape, strict=True) if size > 1 or axis in "YX"]
+    axes, shape = "".join(axis for axis, _ in long), tuple(size for _, size in long)
+    if len(shape) == 3 and "S" not in axes and "C" not in axes and shape[2] in (3, 4) and min(shape[:2]) > 4:
+        axes = "YXS"  # (Y, X, 3) that was written without saying that it is a colour picture
+    axes = axes.replace("C", "S") if "S" not in axes else axes
+    if not (sorted(axes) == ["S", "X", "Y"] or axes == "YX"):
+        raise ImageError(
+            f"{path}: holds several pictures (axes {level.axes}, shape {tuple(level.shape)}). "
+            "Save each as a file of its own."
+        )
+    samples = shape[axes.index("S")] if "S" in axes else 1
+    photometric = page.photometric
+    colours = None
+    if samples == 1 and photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
+        kind, colours = "palette", (np.asarray(page.colormap).T >> 8).astype(np.uint8)
+    elif samples == 4 and photometric == tifffile.PHOTOMETRIC.SEPARATED:
+        kind = "cmyk"
+    elif samples == 4:
+        premultiplied = tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples
+        kind = "premultiplied" if premultiplied else "rgba"
+    elif samples == 3:
+        kind = "rgb"
+    else:
+        raise ImageError(f"{path}: {GREY}" if samples < 3 else f"{path}: has {samples} channels. Save it as 8-bit RGB.")
+    bits = _declared_bits(file, page)
+    return _Layout(str(path), axes, shape, kind, bits, colours, contiguous=level.dataoffset is not None)
+
+
+def _declared_bits(file: Any, page: Any) -> int | None:
+    """Bits in use where the file declares fewer than its type holds, e.g. 12 of 16."""
+    if page.dtype is None or page.dtype.kind != "u" or page.dtype.itemsize == 1:
+        return None
+    declared = _ome_pixels(file).get("SignificantBits")
+    if declared and declared.isdigit() and 8 <= int(declared) <= page.dtype.itemsize * 8:
+        return int(declared)
+    tag = page.tags.get(281)  # MaxSampleValue
+    if tag is not None:
+        largest = max(tag.value) if isinstance(tag.value, tuple) else int(tag.value)
+        bits = (int(largest) + 1).bit_length() - 1
+        if largest + 1 == 2**bits and bits >= 8:
+            return bits
+    return None
+
+
+def _check_complete(path: Path, level: Any, size: int) -> None:
+    """Refuse a file that ends before the data that its header announces."""
+    for page in level.pages:
+        if page is None:
+            continue
+        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
+        if not ends or max(ends) > size:
+            raise ImageError(
+                f"{path}: is damaged or was not copied to its end ({size:,} bytes of {max(ends, default=0):,}). "
+                "Copy or export the picture again."
+            )
+
+
+def _through_pillow(path: Path, page: Any, height: int, width: int, kind: str) -> da.Array:
+    """Read a compression that tifffile cannot undo by itself (LZW, JPEG) in one piece through Pillow's libtiff."""
+    if page.dtype != np.uint8 or kind == "premultiplied":
+        raise ImageError(
+            f"{path}: is compressed with {page.compression.name}, which cannot be read here for {page.dtype} pixels. "
+            "Install the package imagecodecs, or save the picture uncompressed or with deflate."
+        )
+    check_size(path, height, width, MAX_PIXELS)
+    image, _ = open_raster(path, MAX_PIXELS)
+    if image.shape[:2] != (height, width):
+        raise ImageError(f"{path}: its first page is not its full resolution. Install the package imagecodecs.")
+    return lazy_raster(path, height, width)
+
+
+def _regions(page: Any, height: int, width: int, contiguous: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Heights and widths of the regions to read at once: whole tiles or strips, about 2048 pixels a side."""
+    rows, columns = CHUNK, CHUNK
+    if not contiguous:
+        tile = page.chunks[-3:-1] if page.axes.endswith("S") and len(page.chunks) >= 3 else page.chunks[-2:]
+        rows, columns = (max(1, math.ceil(CHUNK / int(side))) * int(side) for side in tile)
+    return _split(height, rows), _split(width, columns)
+
+
+def _split(length: int, step: int) -> tuple[int, ...]:
+    """Cut `length` into pieces of `step` and a rest."""
+    whole, rest = divmod(length, step)
+    return (step,) * whole + ((rest,) if rest else ())
+
+
+def _lazy(layout: _Layout, chunks: tuple[tuple[int, ...], tuple[int, ...]]) -> da.Array:
+    """Return the lazy (Y, X, 3) uint8 array; each region opens the file, reads and closes it."""
+    import dask.array as da
+
+    read = partial(_read_block, layout=layout)
+    image: da.Array = da.map_blocks(read, chunks=(*chunks, (3,)), dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    return image
+
+
+def _read_block(layout: _Layout, block_info: Any = None) -> NDArray[np.uint8]:
+    """Read the region that dask asks for."""
+    (y0, y1), (x0, x1), _ = block_info[None]["array-location"]
+    return read_region(layout, y0, y1, x0, x1)
+
+
+def read_region(layout: _Layout, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
+    """Read pixels ``[y0:y1, x0:x1]`` as (y1 - y0, x1 - x0, 3) uint8.
+
+    Raises
+    ------
+    ImageError
+        If the data of the region are damaged.
+    """
+    try:
+        values = _read_values(layout, (slice(y0, y1), slice(x0, x1)))
+    except Exception as error:  # a damaged tile makes the decoders raise nearly anything
+        raise ImageError(
+            f"{layout.path}: is damaged or was not copied to its end ({describe(error)}). "
+            "Copy or export the picture again."
+        ) from error
+    if layout.colours is not None:
+        return layout.colours[np.minimum(values.astype(np.intp), len(layout.colours) - 1)]
+    pixels = to_uint8(values, layout.path, layout.bits)
+    if layout.kind in ("rgba", "premultiplied"):
+        return on_white(pixels, premultiplied=layout.kind == "premultiplied")
+    return cmyk_to_rgb(pixels) if layout.kind == "cmyk" else pixels
+
+
+def _read_values(layout: _Layout, region: tuple[slice, slice]) -> NDArray[Any]:
+    """Read a region in the file's own type with the samples last."""
+    import tifffile
+    import zarr
+
+    index = tuple(slice(None) if axis == "S" else region["YX".index(axis)] for axis in layout.axes)
+    if layout.contiguous:
+        mapped = tifffile.memmap(layout.path, series=0, level=0, mode="r")
+        values = np.array(mapped.reshape(layout.shape)[index])
+        del mapped
+    else:
+        with tifffile.TiffFile(layout.path) as file, file.aszarr(series=0, level=0) as store:
+            stored: Any = zarr.open(store, mode="r")
+            full = iter(index)
+            # Axes of length one were left out of the layout; put them back for the store.
+            squeezed = tuple(next(full) if size > 1 or len(stored.shape) == len(index) else 0 for size in stored.shape)
+            values = np.asarray(stored[squeezed])
+    return np.moveaxis(values, layout.axes.index("S"), -1) if "S" in layout.axes else values
+
+
+def _pixel_size(file: Any, page: Any) -> float | None:
+    """Micrometres a pixel from OME-XML, ImageJ's unit or the resolution tags, if both directions agree."""
+    pixels = _ome_pixels(file)
+    if "PhysicalSizeX" in pixels:
+        x = _length(pixels["PhysicalSizeX"], pixels.get("PhysicalSizeXUnit", "µm"))
+        y = _length(pixels.get("PhysicalSizeY", pixels["PhysicalSizeX"]), pixels.get("PhysicalSizeYUnit", "µm"))
+        return _agree(x, y)
+    units = {2: 25_400.0, 3: 10_000.0}
+    tags = {code: page.tags[code].value for code in (282, 283, 296) if code in page.tags}
+    unit = units.get(int(tags.get(296, 2)))
+    imagej = str((file.imagej_metadata or {}).get("unit", "")).strip().lower()
+    if imagej:
+        unit = _UM.get(imagej)
+    if unit is None or 282 not in tags or 283 not in tags:
+        return None
+    x, y = (tags[code][0] / tags[code][1] if tags[code][1] else 0.0 for code in (282, 283))
+    return _agree(unit / x if x else None, unit / y if y else None)
+
+
+def _length(text: str, unit: str) -> float | None:
+    """Micrometres from a number and a unit; None for pixels and unknown units."""
+    factor = _UM.get(unit.strip().lower())
+    try:
+        return float(text) * factor if factor is not None else None
+    except ValueError:
+        return None
+
+
+def _agree(x: float | None, y: float | None) -> float | None:
+    """Return `x` if it is a positive number and `y` is within 2 %: cells are measured in square pixels only."""
+    if x is None or y is None or not math.isfinite(x) or x <= 0 or abs(x - y) > 0.02 * x:
+        return None
+    return x
+
+
+def _ome_pixels(file: Any) -> dict[str, str]:
+    """Return the attributes of the first ``Pixels`` element of the OME-XML; empty where there is none."""
+    text = file.ome_metadata if file.is_ome else None
+    if not text or "<!ENTITY" in text or "<!DOCTYPE" in text:  # no entity bombs
+        return {}
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return {}
+    found = next((node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"), None)
+    return dict(found.attrib) if found is not None else {}
