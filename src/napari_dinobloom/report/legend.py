@@ -1,0 +1,109 @@
+"""The legend of a report: how each class is titled, abbreviated and coloured, the same in every figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from napari_dinobloom.cells.taxonomy import CLASSES, describe
+
+_ORDER = {c.name: i for i, c in enumerate(CLASSES)}
+_HEX = re.compile(r"#[0-9a-fA-F]{6}")
+_TAGS = {
+    "neutrophil_segmented": "SEG",
+    "neutrophil_band": "BAND",
+    "neutrophil": "NEUT",
+    "eosinophil": "EOS",
+    "basophil": "BASO",
+    "lymphocyte": "LYMPH",
+    "monocyte": "MONO",
+    "metamyelocyte": "META",
+    "myelocyte": "MYELO",
+    "promyelocyte": "PRO",
+    "blast": "BLAST",
+    "atypical_lymphocyte": "ATYP",
+    "plasma_cell": "PLASMA",
+    "hairy_cell": "HAIRY",
+    "immature_granulocyte": "IG",
+    "erythroblast": "NRBC",
+    "proerythroblast": "PRO-E",
+    "platelet": "PLT",
+    "smudge_cell": "SMUDGE",
+    "artefact": "ART",
+    "unclassified": "?",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One class in the legend.
+
+    Attributes
+    ----------
+    name : str
+        Key in tables.
+    title : str
+        Name for readers.
+    tag : str
+        Abbreviation written beside a cell, so that colour is never the only sign of a class.
+    colour : str
+        ``#rrggbb``.
+    key : str
+        Its class in the style sheet ("k3").
+    place : int
+        Its line in the legend, from 0.
+    """
+
+    name: str
+    title: str
+    tag: str
+    colour: str
+    key: str
+    place: int
+
+    @property
+    def light(self) -> bool:
+        """Whether the colour is so light that an outline in it needs a dark edge (relative luminance, WCAG 2)."""
+        channels = [int(self.colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) > 0.45
+
+
+class Legend:
+    """The classes of one report in the order of the taxonomy, new names after the known ones.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Classes that occur anywhere in the report.
+    palette : mapping of str to str
+        Colours of the study. A value that is not ``#rrggbb`` is not believed (it would land in a style sheet): the
+        taxonomy's own colour is taken.
+    """
+
+    def __init__(self, names: Iterable[str], palette: Mapping[str, str]) -> None:
+        ordered = sorted({str(n) for n in names}, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
+        self._entries = {name: _entry(name, i, palette) for i, name in enumerate(ordered)}
+
+    def __getitem__(self, name: str) -> Entry:
+        """The entry of class `name`; KeyError for a class that was not announced."""
+        return self._entries[name]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All classes in their order."""
+        return list(self._entries.values())
+
+    def rank(self, name: str) -> int:
+        """Place of class `name` in the order."""
+        return self._entries[name].place
+
+
+def _entry(name: str, place: int, palette: Mapping[str, str]) -> Entry:
+    """The legend's line for class `name`."""
+    known = describe(name)
+    given = str(palette.get(name, ""))
+    colour = given if _HEX.fullmatch(given) else known.colour
+    tag = _TAGS.get(name) or known.title[:5].upper()
+    return Entry(name, known.title, tag, colour, f"k{place}", place)

@@ -1,0 +1,289 @@
+"""What a report says before any picture: its key numbers, its cautions, and the differential by patient and slide."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe, unnamed_by
+from napari_dinobloom.report.figures import BarFigure, bar_figure
+from napari_dinobloom.report.legend import Entry, Legend
+
+if TYPE_CHECKING:
+    from napari_dinobloom.io.study import FieldRecord
+
+FEW_CELLS = 100
+"""Below this many cells a differential is said to be short; ICSH asks for 100, CLSI H20-A2 for 200."""
+FAR_SHARE = 0.10
+"""Share of cells beyond the atlas' distance limit from which a report speaks of a shift of stain or scanner."""
+UNSURE_SHARE = 0.20
+NAMES_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """One thing to know before the numbers are read.
+
+    Attributes
+    ----------
+    level : str
+        ``warning`` needs an answer, ``note`` is to be known.
+    title, text : str
+        For readers.
+    items : tuple of (str, str)
+        What it concerns and why, for lists.
+    """
+
+    level: Literal["warning", "note"]
+    title: str
+    text: str
+    items: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One class in the table of a slide or patient; percent and intervals in percent, None where unknown."""
+
+    entry: Entry
+    n: int
+    percent: float | None
+    low: float | None
+    high: float | None
+    corrected: float | None
+    corrected_low: float | None
+    corrected_high: float | None
+    per_100: float | None
+    per_100_low: float | None
+    per_100_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The differential of one patient or slide (slide "" for the patient).
+
+    `counts` share the denominator `total`, `aside` stand outside of it; `ratio` is myeloid to erythroid with its
+    interval, None in blood.
+    """
+
+    level: str
+    patient: str
+    slide: str
+    total: int
+    counts: tuple[Count, ...]
+    aside: tuple[Count, ...]
+    figure: BarFigure
+    ratio: tuple[float | None, float | None, float | None]
+
+
+def groups(differential: pd.DataFrame, summary: pd.DataFrame, legend: Legend) -> list[Group]:
+    """The differential as the report prints it, one entry for each patient and each slide.
+
+    Parameters
+    ----------
+    differential, summary : DataFrame
+        As the functions of these names in `report.differential` return them.
+    legend : Legend
+        Titles and colours.
+    """
+    keys = ["level", "patient", "slide"]
+    ratios = {
+        (str(r.level), str(r.patient), str(r.slide)): (_known(r.me_ratio), _known(r.me_low), _known(r.me_high))
+        for r in summary.itertuples()
+    }
+    return [
+        _group((str(level), str(patient), str(slide)), rows, ratios, legend)
+        for (level, patient, slide), rows in differential.groupby(keys, sort=False)
+    ]
+
+
+def _group(
+    key: tuple[str, str, str],
+    rows: pd.DataFrame,
+    ratios: Mapping[tuple[str, str, str], tuple[float | None, float | None, float | None]],
+    legend: Legend,
+) -> Group:
+    """One patient or slide."""
+    within = rows["in_denominator"].astype(bool)
+    inside, beside = rows[within], rows[~within]
+    return Group(
+        level=key[0],
+        patient=key[1],
+        slide=key[2],
+        total=int(inside["n"].sum()),
+        counts=tuple(_counts(inside, legend)),
+        aside=tuple(_counts(beside, legend)),
+        figure=bar_figure(inside, legend),
+        ratio=ratios.get(key, (None, None, None)),
+    )
+
+
+def _counts(rows: pd.DataFrame, legend: Legend) -> list[Count]:
+    """Rows of the differential in the order of the legend, the unclassified last."""
+    ordered = sorted(rows.to_dict("records"), key=lambda r: (r["class"] == UNCLASSIFIED, legend.rank(str(r["class"]))))
+    names = ("percent", "low", "high", "corrected", "corrected_low", "corrected_high")
+    names += ("per_100_wbc", "per_100_low", "per_100_high")
+    return [
+        Count(legend[str(row["class"])], int(row["n"]), *(_known(row[name]) for name in names))
+        for row in (_shared_out(row) if row["class"] == UNCLASSIFIED else row for row in ordered)
+    ]
+
+
+def _shared_out(row: dict[Hashable, object]) -> dict[Hashable, object]:
+    """The line of the unclassified without a corrected share: the correction has shared them out among the classes."""
+    return {**row, "corrected": float("nan"), "corrected_low": float("nan"), "corrected_high": float("nan")}
+
+
+def _known(value: object) -> float | None:
+    """`value` as a number, None for NaN."""
+    number = float(str(value))
+    return None if pd.isna(number) else number
+
+
+def cautions(
+    cells: pd.DataFrame,
+    found: Sequence[Group],
+    fields: Sequence[FieldRecord],
+    problems: Sequence[tuple[str, str]],
+    atlas: Mapping[str, object],
+) -> list[Caution]:
+    """Everything a reader must know before the numbers, the gravest first.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        The cells as `sightings` gives them.
+    found : sequence of Group
+        The differential.
+    fields : sequence of FieldRecord
+        All fields of the study.
+    problems : sequence of (str, str)
+        Inputs that never became a field, and why.
+    atlas : mapping
+        ``classes`` and ``distance_limit`` of the reference atlas.
+    """
+    all_of_them = [
+        _unnamed(atlas),
+        _failed(fields, problems),
+        _far(cells, atlas),
+        _few(found),
+        _scale(cells),
+        _unsure(cells) if atlas else _unnamed_all(cells),
+        _unchecked(cells),
+    ]
+    return [caution for caution in all_of_them if caution is not None]
+
+
+def _unnamed(atlas: Mapping[str, object]) -> Caution | None:
+    """Which critical classes the atlas has never seen."""
+    classes = atlas.get("classes")
+    if not isinstance(classes, Sequence) or isinstance(classes, str):
+        return None
+    names = [describe(name).title.lower() for name in unnamed_by(str(c) for c in classes)]
+    if not names:
+        return None
+    return Caution(
+        "warning",
+        f"Cannot be named by this atlas: {', '.join(names)}",
+        "A leukaemic cell would be given the nearest class the atlas does know or left unclassified. A count without "
+        "such cells in this report does not mean that there are none: look at the galleries and at the smear.",
+    )
+
+
+def _failed(fields: Sequence[FieldRecord], problems: Sequence[tuple[str, str]]) -> Caution | None:
+    """Inputs that could not be used."""
+    items = tuple((f.file, f.problem or "no reason was kept") for f in fields if f.status == "failed") + tuple(problems)
+    if not items:
+        return None
+    text = "They are missing from every number below."
+    return Caution("warning", f"{_number(len(items), 'input')} could not be used", text, items)
+
+
+def _far(cells: pd.DataFrame, atlas: Mapping[str, object]) -> Caution | None:
+    """How many cells lie further from the atlas than its own kind do."""
+    limit = _known(atlas.get("distance_limit", "nan"))
+    measured = cells.loc[cells["reason"] == "", "distance"].dropna()
+    if limit is None or not len(measured):
+        return None
+    far = int((measured > limit).sum())
+    share = far / len(measured)
+    if not far:
+        return None
+    title = f"{far:,} of {_number(len(measured), 'counted cell')} ({share:.1%}) beyond the distance limit of the atlas"
+    if share < FAR_SHARE:
+        return Caution("note", title, "They look like no reference cell. A few such cells are expected in any smear.")
+    return Caution(
+        "warning",
+        title,
+        "So many point to a stain, scanner or magnification that the atlas does not know. Treat all classes with "
+        "reserve, and consider an atlas made from smears of your own laboratory.",
+    )
+
+
+def _scale(cells: pd.DataFrame) -> Caution | None:
+    """Fields whose magnification nobody and nothing told."""
+    fields = cells.loc[cells["scale_from"] == "assumed", "field"].nunique()
+    if not fields:
+        return None
+    return Caution(
+        "warning",
+        f"The pixel size of {_number(fields, 'field')} was assumed",
+        "Neither the file nor the red cells told it. If it is wrong, cells are missed or cut out at another size than "
+        "those of the atlas: give the pixel size and run again.",
+    )
+
+
+def _few(found: Sequence[Group]) -> Caution | None:
+    """Patients with a short count."""
+    short = [g for g in found if g.level == "patient" and g.total < FEW_CELLS]
+    if not short:
+        return None
+    items = tuple((g.patient, _number(g.total, "cell")) for g in short[:NAMES_SHOWN])
+    more = f" {len(short) - len(items)} more are not listed." if len(short) > len(items) else ""
+    return Caution(
+        "warning",
+        f"Fewer than {FEW_CELLS} cells counted for {_number(len(short), 'patient')}",
+        "The intervals are wide; a rare class can be missed altogether." + more,
+        items,
+    )
+
+
+def _unsure(cells: pd.DataFrame) -> Caution | None:
+    """How many cells the classifier abstained on."""
+    counted = cells[cells["reason"] == ""]
+    unsure = int((counted["shown"] == UNCLASSIFIED).sum())
+    if not unsure:
+        return None
+    share = unsure / len(counted)
+    return Caution(
+        "warning" if share >= UNSURE_SHARE else "note",
+        f"{_number(unsure, 'counted cell')} ({share:.1%}) left unclassified",
+        "Too few of their nearest reference cells agreed. They stay in the denominator; see their gallery.",
+    )
+
+
+def _unnamed_all(cells: pd.DataFrame) -> Caution | None:
+    """Say that nothing was classified, where there was no atlas to do it with."""
+    if not len(cells):
+        return None
+    text = "Only cells that a person has named have a class; all others are listed as unclassified."
+    return Caution("warning", "No reference atlas was used", text)
+
+
+def _unchecked(cells: pd.DataFrame) -> Caution | None:
+    """How much of this a person has looked at."""
+    if not len(cells):
+        return None
+    seen = int((cells["by_hand"] | cells["reviewed"]).sum())
+    return Caution(
+        "note",
+        f"{seen:,} of {_number(len(cells), 'cell')} checked by a person",
+        "Classes not given by a person come from the cell's nearest neighbours in the atlas.",
+    )
+
+
+def _number(n: int, noun: str) -> str:
+    """Return `n` with its noun, as in "1 cell" and "1,204 cells"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
