@@ -1,0 +1,96 @@
+"""White blood cells in stained smears: found, embedded, mapped, classified, counted and reported.
+
+``import napari_dinobloom as nd`` loads nothing heavy: each public name is imported from its room when it is first used.
+Research use, not for diagnosis.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_dinobloom.cells.crop import CropPolicy, crop
+    from napari_dinobloom.cells.segment import Cells, SegmentSettings, iter_segment, segment
+    from napari_dinobloom.encoders.encoder import Encoder, load_encoder
+    from napari_dinobloom.encoders.patches import patch_pca
+    from napari_dinobloom.errors import DinoBloomError
+    from napari_dinobloom.explore.projection import iter_umap, umap
+    from napari_dinobloom.io.smear import Smear, read_smear
+    from napari_dinobloom.io.study import Study
+    from napari_dinobloom.pipeline import iter_run, run
+    from napari_dinobloom.predict.atlas import Atlas
+    from napari_dinobloom.predict.knn import KnnClassifier
+    from napari_dinobloom.predict.linear import LinearProbe
+    from napari_dinobloom.progress import Progress
+    from napari_dinobloom.report.differential import differential
+    from napari_dinobloom.report.html import write_report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Atlas",
+    "Cells",
+    "CropPolicy",
+    "DinoBloomError",
+    "Encoder",
+    "KnnClassifier",
+    "LinearProbe",
+    "Progress",
+    "SegmentSettings",
+    "Smear",
+    "Study",
+    "__version__",
+    "crop",
+    "differential",
+    "iter_run",
+    "iter_segment",
+    "iter_umap",
+    "load_encoder",
+    "patch_pca",
+    "read_smear",
+    "run",
+    "segment",
+    "umap",
+    "write_report",
+]
+
+_ROOMS = {
+    "Atlas": "predict.atlas",
+    "Cells": "cells.segment",
+    "CropPolicy": "cells.crop",
+    "DinoBloomError": "errors",
+    "Encoder": "encoders.encoder",
+    "KnnClassifier": "predict.knn",
+    "LinearProbe": "predict.linear",
+    "Progress": "progress",
+    "SegmentSettings": "cells.segment",
+    "Smear": "io.smear",
+    "Study": "io.study",
+    "crop": "cells.crop",
+    "differential": "report.differential",
+    "iter_run": "pipeline",
+    "iter_segment": "cells.segment",
+    "iter_umap": "explore.projection",
+    "load_encoder": "encoders.encoder",
+    "patch_pca": "encoders.patches",
+    "read_smear": "io.smear",
+    "run": "pipeline",
+    "segment": "cells.segment",
+    "umap": "explore.projection",
+    "write_report": "report.html",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its room on first use (PEP 562)."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, for completion."""
+    return __all__
