@@ -82,14 +82,13 @@ def describe(name: str) -> CellClass:
 
 
 def palette(names: Iterable[str]) -> dict[str, str]:
-    """Colour of each class in `names` as ``#rrggbb``, with no colour used twice among up to 21 known and 10 new ones."""
+    """Colour of each class in `names` as ``#rrggbb``; none is used twice among all known and up to ten new ones."""
     colours: dict[str, str] = {}
-    spare = [c for c in _SPARE]
     for name in names:
         if name in BY_NAME:
             colours[name] = BY_NAME[name].colour
         else:
-            free = [c for c in spare if c not in colours.values()]
+            free = [c for c in _SPARE if c not in colours.values()]
             colours[name] = free[0] if free else describe(name).colour
     return colours
 
