@@ -1,0 +1,149 @@
+"""The vision transformer itself: patches in, normalised tokens out.
+
+Written for inference on pictures of one size: no drop path, no head, no position interpolation. The
+class token after the final LayerNorm is DinoBloom's embedding; key names are those of timm, so that
+a timm state dict loads as it is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_dinobloom.encoders.architecture import Architecture
+
+EPS = 1e-6
+"""LayerNorm epsilon of DINOv2."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens of a picture."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Attend, (B, N, D) to (B, N, D)."""
+        batch, tokens, dim = x_BND.shape
+        qkv = self.qkv(x_BND).view(batch, tokens, 3, self.heads, dim // self.heads)
+        q_BHND, k_BHND, v_BHND = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        out_BHND = F.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND)
+        mixed: Tensor = self.proj(out_BHND.transpose(1, 2).reshape(batch, tokens, dim))
+        return mixed
+
+
+class Mlp(nn.Module):
+    """The feed-forward part of a block: GELU, or SwiGLU whose gate is the first half of `fc1`."""
+
+    def __init__(self, dim: int, hidden: int, swiglu: bool) -> None:
+        super().__init__()
+        self.swiglu = swiglu
+        self.fc1 = nn.Linear(dim, 2 * hidden if swiglu else hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Transform each token by itself, (B, N, D) to (B, N, D)."""
+        x_BNF = self.fc1(x_BND)
+        if self.swiglu:
+            gate, value = x_BNF.chunk(2, dim=-1)
+            x_BNF = F.silu(gate) * value
+        else:
+            x_BNF = F.gelu(x_BNF)
+        out: Tensor = self.fc2(x_BNF)
+        return out
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Scale channels, (B, N, D) to (B, N, D)."""
+        return x_BND * self.gamma
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each after a LayerNorm and added to what came in."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(arch.dim, eps=EPS)
+        self.attn = Attention(arch.dim, arch.heads)
+        self.ls1 = LayerScale(arch.dim) if arch.layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(arch.dim, eps=EPS)
+        self.mlp = Mlp(arch.dim, arch.hidden, arch.swiglu)
+        self.ls2 = LayerScale(arch.dim) if arch.layer_scale else nn.Identity()
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Apply both branches, (B, N, D) to (B, N, D)."""
+        x_BND = x_BND + self.ls1(self.attn(self.norm1(x_BND)))
+        out: Tensor = x_BND + self.ls2(self.mlp(self.norm2(x_BND)))
+        return out
+
+
+class PatchEmbed(nn.Module):
+    """Linear map of non-overlapping patches, kept as a convolution as every release stores it."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, arch.dim, kernel_size=arch.patch_size, stride=arch.patch_size)
+
+    def forward(self, x_BCYX: Tensor) -> Tensor:
+        """Embed patches row by row, (B, 3, Y, X) to (B, patches, D)."""
+        out: Tensor = self.proj(x_BCYX)
+        return out.flatten(2).transpose(1, 2)
+
+
+class VisionTransformer(nn.Module):
+    """A DINOv2-style vision transformer without registers.
+
+    Parameters
+    ----------
+    arch : Architecture
+        The sizes.
+    grid : int, default: 16
+        Patches per side; 16 for 224 px and patch 14.
+    """
+
+    def __init__(self, arch: Architecture, grid: int = 16) -> None:
+        super().__init__()
+        self.arch = arch
+        self.grid = grid
+        self.patch_embed = PatchEmbed(arch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, arch.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid + 1, arch.dim))
+        self.blocks = nn.ModuleList(Block(arch) for _ in range(arch.depth))
+        self.norm = nn.LayerNorm(arch.dim, eps=EPS)
+
+    def forward(self, x_BCYX: Tensor, masks_BP: Tensor | None = None, mask_token_1D: Tensor | None = None) -> Tensor:
+        """Compute all tokens after the final LayerNorm.
+
+        Parameters
+        ----------
+        x_BCYX : Tensor
+            Normalised pictures (B, 3, Y, X); Y = X = grid * patch size.
+        masks_BP : Tensor, optional
+            Boolean (B, patches): patches whose embedding `mask_token_1D` replaces before positions are added.
+        mask_token_1D : Tensor, optional
+            The mask token (1, D); needed with `masks_BP`.
+
+        Returns
+        -------
+        Tensor
+            (B, 1 + patches, D): the class token, then the patch tokens row by row.
+        """
+        x_BPD = self.patch_embed(x_BCYX)
+        if masks_BP is not None and mask_token_1D is not None:
+            x_BPD = torch.where(masks_BP.unsqueeze(-1), mask_token_1D.to(x_BPD.dtype).unsqueeze(0), x_BPD)
+        x_BND = torch.cat([self.cls_token.expand(len(x_BPD), -1, -1), x_BPD], dim=1) + self.pos_embed
+        for block in self.blocks:
+            x_BND = block(x_BND)
+        out: Tensor = self.norm(x_BND)
+        return out
