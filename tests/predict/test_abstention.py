@@ -1,0 +1,68 @@
+"""The abstention rule against a search over all thresholds, and the confusion against a count by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_dinobloom.predict.abstention import below, calibrate, choose_threshold
+
+CELL = st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from("abc"))
+
+
+def by_search(votes, right, truth) -> float:
+    """The rule, word for word, on every possible threshold."""
+    weight = np.array([1 / np.sum(truth == t) for t in truth]) / len(set(truth.tolist()))
+    affordable, accurate = 0.0, np.inf
+    for threshold in sorted({0, *votes.tolist()}):
+        named = votes >= threshold
+        if weight[~named].sum() <= 0.10 + 1e-9:
+            affordable = threshold / 20
+        if weight[named & right].sum() >= 0.95 * weight[named].sum() - 1e-9:
+            accurate = min(accurate, threshold / 20)
+    return min(affordable, accurate)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(CELL, min_size=1, max_size=60))
+def test_the_threshold_is_that_of_a_full_search(cells) -> None:
+    votes = np.array([c[0] for c in cells])
+    right, truth = np.array([c[1] for c in cells]), np.array([c[2] for c in cells])
+    confidence = (votes / 20).astype(np.float32)
+    threshold, accuracy, abstained = choose_threshold(confidence, right, truth)
+    expected = by_search(votes, right, truth)
+    assert np.array_equal(below(confidence, threshold), votes / 20 < expected - 1e-9)
+    assert -1e-9 <= abstained <= 0.10 + 1e-9
+    assert 0 <= accuracy <= 1
+
+
+def test_no_cell_gives_no_threshold() -> None:
+    threshold, accuracy, abstained = choose_threshold(np.zeros(0), np.zeros(0, bool), np.zeros(0, str))
+    assert (threshold, abstained) == (0.0, 0.0)
+    assert np.isnan(accuracy)
+
+
+def test_held_out_cells_are_classified_against_the_others_only() -> None:
+    # The held-out "a" at 10 lies among "b" of the others; the held-out "b" beside it must not vote.
+    X = np.array([[0.0], [0.1], [10.0], [10.1], [10.2], [10.01], [0.05]], dtype=np.float32)
+    y = np.array(["a", "a", "b", "b", "b", "a", "a"])
+    held = np.array([False, False, False, False, False, True, True])
+    found = calibrate(X, y, np.array([""] * 7), held, k=1)
+    assert found.held_out == "held out"
+    assert found.confusion.tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert found.accuracy == 0.5
+    np.testing.assert_allclose(found.distance_limit, 0.05, rtol=1e-5)
+
+
+def test_without_a_split_each_cell_meets_the_others() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(["a", "b"], 20)
+    X = (np.where(y == "a", 0, 5)[:, None] + rng.normal(size=(40, 3))).astype(np.float32)
+    source = np.array([f"{i:016x}" for i in range(40)])
+    for held in (np.ones(40, bool), np.zeros(40, bool)):
+        found = calibrate(X, y, source, held, k=5)
+        assert found.held_out == "leave one out"
+        assert found.confusion.sum() == 40
+        assert np.trace(found.confusion) >= 38
+        assert found.distance_limit > 0  # no cell is its own neighbour
