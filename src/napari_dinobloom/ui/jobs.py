@@ -1,0 +1,191 @@
+"""The jobs that widgets start: today the whole way for the smear in one image layer.
+
+A job belongs to the viewer and its session, not to the widget that started it: close the widget and the cells still
+appear.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from napari.layers import Image
+from napari.utils.notifications import show_warning
+
+from napari_dinobloom.errors import StudyError
+from napari_dinobloom.io.fields import FieldRecord
+from napari_dinobloom.io.study import Study
+from napari_dinobloom.progress import Steps
+from napari_dinobloom.report.counting import Specimen
+from napari_dinobloom.ui import layers, workers
+from napari_dinobloom.ui.images import SmearImage, iter_inputs, smear_image
+from napari_dinobloom.ui.session import Session
+from napari_dinobloom.ui.texts import text
+
+
+@dataclass(frozen=True, slots=True)
+class SmearSettings:
+    """What the user chose for a run.
+
+    Attributes
+    ----------
+    folder : Path
+        The study folder.
+    specimen : {"blood", "marrow"}
+        What was smeared.
+    pixel_size_um : float or None
+        Micrometres per pixel; None leaves it to the file or the red cells.
+    encoder : str
+        Name in the registry of encoders.
+    """
+
+    folder: Path
+    specimen: Specimen = "blood"
+    pixel_size_um: float | None = None
+    encoder: str = "starter"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SmearResult:
+    """What a run found in one image layer.
+
+    Attributes
+    ----------
+    study : Study
+        Open for writing.
+    cells : LayerData or None
+        The cell layer to show; None when no plane could be used.
+    differential : DataFrame
+        Rows of `napari_dinobloom.report.differential` of the slide that the image belongs to.
+    summary : DataFrame
+        One row of its `summary`, or none.
+    specimen : {"blood", "marrow"}
+        What was counted.
+    problems : list of str
+        One line for each plane that was left out.
+    """
+
+    study: Study
+    cells: layers.LayerData | None
+    differential: pd.DataFrame
+    summary: pd.DataFrame
+    specimen: Specimen
+    problems: list[str]
+
+
+def start_run(viewer: Any, session: Session, layer: Image, settings: SmearSettings) -> workers.StepsWorker | None:
+    """Find, name and count the white cells of an image layer, in a second thread.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or its proxy
+        Gets the cell layer.
+    session : Session
+        Its job, progress, message, study and result are set.
+    layer : Image
+        A layer that `napari_dinobloom.ui.images.why_unusable` has nothing against.
+    settings : SmearSettings
+        What the user chose.
+
+    Returns
+    -------
+    StepsWorker or None
+        None when another job is under way, which is said.
+    """
+    if session.job is None and session.study is not None and Path(session.study.path) == settings.folder.resolve():
+        session.close_study()  # else the run would find the study held by this very process
+    end = partial(_end, weakref.ref(getattr(viewer, "__wrapped__", viewer)), session, weakref.ref(layer), settings)
+    return workers.start(session, text("job.run"), iter_smear, smear_image(layer), settings, on_end=end)
+
+
+def iter_smear(image: SmearImage, settings: SmearSettings) -> Steps[SmearResult]:
+    """Run the pipeline on one image layer and prepare what the window shows; twin for the second thread."""
+    from napari_dinobloom import pipeline
+
+    files = yield from iter_inputs(image, settings.folder, settings.specimen)
+    study = yield from pipeline.iter_run(
+        files,
+        settings.folder,
+        encoder=settings.encoder,
+        specimen=settings.specimen,
+        pixel_size_um=settings.pixel_size_um,
+    )
+    return gather(study, files, image, settings.specimen)
+
+
+def gather(study: Study, files: Sequence[Path], image: SmearImage, specimen: Specimen) -> SmearResult:
+    """Collect from a finished study what belongs to the pictures `files` of one image layer."""
+    from napari_dinobloom.report.differential import differential, summary
+
+    fields, slides, problems = _fields_of(study, files)
+    counts = differential(study.cells, specimen=specimen, by=("slide",))
+    totals = summary(study.cells, specimen=specimen, by=("slide",))
+    cells = None
+    if any(fields):
+        cells = layers.cell_layer(study, fields, name=image.name, stack=image.stack, specimen=specimen)
+    return SmearResult(
+        study=study,
+        cells=cells,
+        differential=counts[counts["slide"].isin(slides)],
+        summary=totals[totals["slide"].isin(slides)],
+        specimen=specimen,
+        problems=problems,
+    )
+
+
+def _fields_of(study: Study, files: Sequence[Path]) -> tuple[list[str], set[str], list[str]]:
+    """Field id of each file (empty where it cannot be used), the slides they belong to, and what was wrong."""
+    by_path: dict[Path, FieldRecord] = {}
+    for known in study.fields:
+        with suppress(StudyError):  # a field of an earlier run whose disk is not connected now
+            by_path[study.locate(known).resolve()] = known
+    fields: list[str] = []
+    slides: set[str] = set()
+    problems: list[str] = []
+    for file in files:
+        record = by_path.get(file.resolve())
+        if record is not None and record.status == "same_as":
+            record = study.field(record.problem)
+        if record is None or record.status == "failed":
+            fields.append("")
+            problem = record.problem if record is not None else file.name
+            problems.append(text("error.not_in_study", name=file.name, problem=problem))
+        else:
+            fields.append(record.id)
+            slides.add(record.slide)
+    return fields, slides, problems
+
+
+def _end(
+    viewer_ref: weakref.ref[Any],
+    session: Session,
+    layer_ref: weakref.ref[Image],
+    settings: SmearSettings,
+    outcome: workers.Outcome[SmearResult],
+) -> None:
+    """Show what a run found, on the main thread."""
+    if outcome.error is not None:
+        session.message = text("status.failed", message=outcome.error)
+        return
+    if outcome.result is None:
+        session.message = text("status.cancelled")
+        return
+    result, viewer, layer = outcome.result, viewer_ref(), layer_ref()
+    if viewer is None:
+        result.study.close()
+        return
+    session.show(result.study)
+    if layer is None or layer not in viewer.layers:
+        show_warning(text("error.layer_gone", folder=settings.folder))
+    elif result.cells is not None:
+        layers.show(viewer, layer, result.cells)
+    for problem in result.problems:
+        show_warning(problem)
+    session.result = result
+    session.message = text("status.done", seconds=outcome.seconds)

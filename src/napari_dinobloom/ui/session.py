@@ -1,0 +1,141 @@
+"""The state that all widgets of one viewer share: study, selection, focus, colours, the running job.
+
+One `Session` per viewer, kept in a dictionary with weak keys: it lives as long as its viewer and no longer. Widgets
+listen to its signals (``session.events.selected`` ...) and none listens to another widget. It knows neither Qt nor
+layers. Set its fields on the main thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from psygnal import EventedModel
+from pydantic import ConfigDict
+
+from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.io.study import Study
+from napari_dinobloom.progress import Progress
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A long task that is under way in a viewer.
+
+    Attributes
+    ----------
+    title : str
+        What it does, for people.
+    cancel : callable
+        Ask it to stop after the present step.
+    """
+
+    title: str
+    cancel: Callable[[], None]
+
+
+class Session(EventedModel):
+    """What the widgets of one viewer share; every field has a signal of its name in ``events``.
+
+    Attributes
+    ----------
+    study : Study or None
+        The open study. `Session.show` and `Session.close_study` open and close it.
+    selected : tuple of str
+        Ids of the selected cells, in the order of selection.
+    focus : str
+        Id of the one cell that is looked at; empty for none.
+    hover : str
+        Id of the cell under the pointer; empty for none.
+    colour_by : str
+        Column of the cell table that gives cells their colour.
+    job : Job or None
+        What is under way; only one thing at a time.
+    progress : Progress or None
+        Last report of the job.
+    message : str
+        How the last job ended, for people.
+    result : SmearResult or None
+        What the last run found in the image it was started on.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    study: Study | None = None
+    selected: tuple[str, ...] = ()
+    focus: str = ""
+    hover: str = ""
+    colour_by: str = "predicted"
+    job: Job | None = None
+    progress: Progress | None = None
+    message: str = ""
+    result: Any = None
+
+    def select(self, *cell_ids: str) -> None:
+        """Select these cells and look at the last of them; nothing is selected when there are none."""
+        self.selected = cell_ids
+        self.focus = cell_ids[-1] if cell_ids else ""
+
+    def show(self, study: Study) -> None:
+        """Make `study` the open one and close the one before; a selection that it does not hold goes."""
+        if study is self.study:
+            return
+        self.close_study()
+        self.study = study
+
+    def close_study(self) -> None:
+        """Close the open study, which gives its lock back, and clear the selection."""
+        study = self.study
+        if study is None:
+            return
+        self.select()
+        self.hover = ""
+        self.study = None
+        _close(study)
+
+
+def _close(study: Study) -> None:
+    """Close `study`; a folder that went away in the meantime is no reason to fail."""
+    try:
+        study.close()
+    except (OSError, DinoBloomError) as error:
+        _log.warning("study %s did not close: %s", study.path, error)
+
+
+_SESSIONS: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
+
+
+def session_of(viewer: Any) -> Session:
+    """Return the one session of `viewer`, made on first use.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or its proxy
+        A plugin receives a proxy; all proxies of one viewer share a session.
+
+    Returns
+    -------
+    Session
+        It is closed, and its job asked to stop, when the viewer goes.
+    """
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    session = _SESSIONS.get(viewer)
+    if session is None:
+        session = _SESSIONS[viewer] = Session()
+        weakref.finalize(viewer, _end, session)
+    return session
+
+
+def _end(session: Session) -> None:
+    """Stop the job and give the lock back when a viewer is gone."""
+    if session.job is not None:
+        session.job.cancel()
+    with suppress(RuntimeError):  # a listener's Qt object may be gone already
+        session.close_study()

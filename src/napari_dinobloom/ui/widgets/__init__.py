@@ -1,0 +1,1 @@
+"""One widget, one file; each listens to the session of its viewer and none to another widget."""
