@@ -29,7 +29,8 @@ Specimen = Annotated[Literal["blood", "marrow"] | None, typer.Option(help="Which
 PixelSize = Annotated[float | None, typer.Option(help="Micrometres per pixel; else from the file or the red cells.")]
 CellsFlag = Annotated[bool | None, typer.Option("--cells", help="Each picture is one cell; no segmentation.")]
 SlideFrom = Annotated[
-    str | None, typer.Option(help="Slide of a file: folder, folder:2, file, a regular expression with one group, a CSV.")
+    str | None,
+    typer.Option(help="Slide of a file: folder, folder:2, file, a regular expression with one group, a CSV."),
 ]
 PatientFrom = Annotated[str | None, typer.Option(help="Patient of a file: slide, or as --slide-from.")]
 EncoderName = Annotated[str | None, typer.Option("--encoder", help="Encoder by name, or a file of weights.")]
@@ -47,11 +48,7 @@ def _do(inputs: list[str], out: Path, **asked: Any) -> None:
     with mendable():
         from napari_dinobloom.pipeline.driver import iter_outcome
 
-        outcome = watch(iter_outcome(inputs, out, **asked))
-        try:
-            code = summarise(outcome)
-        finally:
-            outcome.study.close()
+        code = summarise(watch(iter_outcome(inputs, out, **asked)))
     raise typer.Exit(code)
 
 
@@ -238,7 +235,9 @@ def atlas_list() -> None:
 
         for kind in ("context", "published"):
             atlas = Atlas.bundled("starter", kind)
-            console.print(f"{atlas.name}: {len(atlas)} cells, {len(atlas.classes)} classes, {kind} crops, {atlas.hash[:8]}")
+            console.print(
+                f"{atlas.name}: {len(atlas)} cells, {len(atlas.classes)} classes, {kind} crops, {atlas.hash[:8]}"
+            )
 
 
 def _about(atlas: Any) -> str:

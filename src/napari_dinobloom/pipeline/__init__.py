@@ -34,7 +34,8 @@ def run(inputs: str | Path | Sequence[str | Path], out: str | Path | Study, **se
     Returns
     -------
     Study
-        Open for writing. Inputs that could not be used are its fields with status ``failed``.
+        Free for the next writer: all of it can be read, to change it open it with `Study.open`. Where `out` was an open
+        study it is that one, still open. Inputs that could not be used are its fields with status ``failed``.
 
     Raises
     ------

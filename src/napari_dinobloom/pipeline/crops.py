@@ -119,7 +119,9 @@ def _take_over(old: Path, new: Path, chunk: int) -> None:
         shutil.copyfile(old / name, new / name)
 
 
-def _fill(study: Study, obs: pd.DataFrame, todo: np.ndarray[Any, Any], array: Any, settings: RunSettings) -> Steps[None]:
+def _fill(
+    study: Study, obs: pd.DataFrame, todo: np.ndarray[Any, Any], array: Any, settings: RunSettings
+) -> Steps[None]:
     """Cut the crops of the rows in `todo`, field by field, and write them in whole chunks."""
     policy = policy_of(settings)
     waiting: dict[int, np.ndarray[Any, Any]] = {}

@@ -71,10 +71,9 @@ def iter_outcome(
         if outcome.seconds:
             outcome.seconds = {"read": reading_took, **outcome.seconds}
             _record(outcome)
-    except BaseException:
+    finally:
         if ours:
             study.close()
-        raise
     return outcome
 
 

@@ -100,9 +100,7 @@ def _root(study: Study, source: Source) -> tuple[str, str]:
     return study.add_root(source.root), source.file
 
 
-def _look(
-    source: Source, known: FieldRecord | None, root: str, file: str, taken: set[str]
-) -> tuple[FieldRecord, str]:
+def _look(source: Source, known: FieldRecord | None, root: str, file: str, taken: set[str]) -> tuple[FieldRecord, str]:
     """Field record of one picture and what is wrong with it: the known record if the bytes are, else a fresh look."""
     from napari_dinobloom.io.smear import read_smear
 

@@ -25,7 +25,10 @@ NOTES = {"differential.csv": ("low and high: 95 %, Wilson, counting error only."
 REPORT = "report.html"
 LICENCES = (
     ("napari-dinobloom and the starter encoder", "Apache-2.0"),
-    ("Reference cells: PBC, Acevedo et al. 2020, doi:10.17632/snkd93bnjr.1", "CC BY 4.0, changed: cut, resized, embedded"),
+    (
+        "Reference cells: PBC, Acevedo et al. 2020, doi:10.17632/snkd93bnjr.1",
+        "CC BY 4.0, changed: cut, resized, embedded",
+    ),
 )
 
 

@@ -1,0 +1,1 @@
+"""Training of the encoders: from labelled or unlabelled cell pictures to weights."""

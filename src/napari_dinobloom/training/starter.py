@@ -87,7 +87,9 @@ class Pictures:
     classes: list[str] = field(default_factory=list)
 
 
-def read_pictures(table: Path, *, split: str, held: bool, classes: list[str] | None = None, side: int = 360) -> Pictures:
+def read_pictures(
+    table: Path, *, split: str, held: bool, classes: list[str] | None = None, side: int = 360
+) -> Pictures:
     """Read the pictures of `split` from a CSV with columns file, cell_type, split.
 
     Parameters
@@ -307,7 +309,9 @@ def _patch_dropout(fraction: float) -> nn.Module:
     return PatchDropout(fraction, num_prefix_tokens=1) if fraction else nn.Identity()
 
 
-def save(weights: dict[str, Tensor], report: dict[str, object], config: StarterConfig, folder: Path, data: Pictures) -> Path:
+def save(
+    weights: dict[str, Tensor], report: dict[str, object], config: StarterConfig, folder: Path, data: Pictures
+) -> Path:
     """Write ``starter.safetensors`` (float16) and ``starter.json`` (recipe, log, sha256) into `folder`."""
     from safetensors.torch import save_file
 
