@@ -64,8 +64,8 @@ def main() -> None:
     else:
         viewer.open(given.image, plugin="napari")
     with tempfile.TemporaryDirectory() as place:
-        widget.folder.setText(str(Path(place) / "smear.dinobloom"))
-        widget.folder.textEdited.emit(widget.folder.text())
+        widget.form.folder.setText(str(Path(place) / "smear.dinobloom"))
+        widget.form.folder.textEdited.emit(widget.form.folder.text())
         shoot("2-image")
         session = session_of(viewer)
         widget.start.click()
@@ -78,7 +78,7 @@ def main() -> None:
         shoot("5-selected")
         (Path(place) / "other").mkdir()
         (Path(place) / "other" / "thesis.txt").write_text("dear reader", encoding="utf-8")
-        widget.folder.setText(str(Path(place) / "other"))
+        widget.form.folder.setText(str(Path(place) / "other"))
         shoot("6-refused")
         session.close_study()
         viewer.close()

@@ -72,7 +72,7 @@ def main() -> None:
     session = session_of(viewer)
     with tempfile.TemporaryDirectory() as place:
         for name in ("first_run", "second_run"):
-            widget.folder.setText(str(Path(place) / "smear.dinobloom"))
+            widget.form.folder.setText(str(Path(place) / "smear.dinobloom"))
             begun = time.perf_counter()
             widget.start.click()
             turns = stalls(lambda: session.job is None)

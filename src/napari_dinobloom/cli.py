@@ -134,13 +134,16 @@ def report(study: StudyFolder, inputs: MoreInputs = None, specimen: Specimen = N
 
 @app.command()
 def sample(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")] = Path("sample"),
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the images; else ./sample.")] = None,
     fields: Annotated[int, typer.Option("-n", "--fields", min=1, max=1000, help="Generated fields.")] = 12,
     seed: Annotated[int, typer.Option(help="Seed of the generated fields.")] = 0,
     real: Annotated[bool, typer.Option("--real", help="Fetch ten real fields (BCCD, MIT licence) instead.")] = False,
     source: Annotated[Path | None, typer.Option("--from", help="Take the real fields from this folder.")] = None,
 ) -> None:
-    """Write sample smears: generated ones with their exact truth, or ten real fields."""
+    """Write sample smears: generated ones with their exact truth, or ten real fields.
+
+    Without a folder the real fields go where napari's sample menu finds them.
+    """
     with mendable():
         if real or source:
             from napari_dinobloom.io.sample import iter_fetch_real
@@ -149,7 +152,7 @@ def sample(
         else:
             from napari_dinobloom.io.generate import iter_write_smears
 
-            paths = watch(iter_write_smears(out, fields, seed))
+            paths = watch(iter_write_smears(out or Path("sample"), fields, seed))
         tell(f"{len(paths)} images in {paths[0].parent}")
 
 

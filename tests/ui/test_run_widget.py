@@ -69,14 +69,14 @@ def test_buttons_say_why_they_are_disabled(dock, smear, fake_run):
     viewer.add_image(smear[..., 0], name="grey")
     assert widget.start.toolTip() == text("image.grey", name="grey")
     viewer.add_image(smear, rgb=True, name="smear")
-    assert widget.image.currentText() == "smear", "the layer that is active is chosen"
+    assert widget.form.image.currentText() == "smear", "the layer that is active is chosen"
     assert widget.start.isEnabled()
     assert widget.start.toolTip() == tip("run.start")
-    widget.pixel.setText("zero")
+    widget.form.pixel.setText("zero")
     assert widget.start.toolTip() == text("run.why.pixel")
-    widget.pixel.setText("0,1")
+    widget.form.pixel.setText("0,1")
     assert widget.start.isEnabled()
-    widget.folder.clear()
+    widget.form.folder.clear()
     assert widget.start.toolTip() == text("run.why.no_folder")
 
 
@@ -85,17 +85,17 @@ def test_a_folder_that_is_no_study_cannot_be_chosen(dock, smear, tmp_path):
     viewer.add_image(smear, rgb=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "a.txt").write_text("a")
-    widget.folder.setText(str(tmp_path / "thesis"))
+    widget.form.folder.setText(str(tmp_path / "thesis"))
     assert widget.start.toolTip() == text("run.why.not_a_study", folder="thesis")
     (tmp_path / "empty").mkdir()
-    widget.folder.setText(str(tmp_path / "empty"))
+    widget.form.folder.setText(str(tmp_path / "empty"))
     assert widget.start.isEnabled()
 
 
 def test_run_on_a_file_shows_cells_table_and_status(dock, smear_file, fake_run, press):
     viewer, widget = dock
     viewer.open(smear_file, plugin="napari")
-    assert widget.folder.text() == str(smear_file.with_name("field.dinobloom"))
+    assert widget.form.folder.text() == str(smear_file.with_name("field.dinobloom"))
     press(widget, widget.start)
     (call,) = fake_run.calls
     assert call == {
@@ -125,12 +125,12 @@ def test_run_on_a_file_shows_cells_table_and_status(dock, smear_file, fake_run, 
 def test_the_pixel_size_and_the_specimen_reach_the_pipeline(dock, smear, fake_run, press):
     viewer, widget = dock
     viewer.add_image(smear, rgb=True, name="a", scale=(0.1, 0.1), units=("um", "um"))
-    assert widget.pixel.placeholderText() == text("run.pixel.from_layer", size=0.1)
-    widget.specimen.setCurrentIndex(1)
+    assert widget.form.pixel.placeholderText() == text("run.pixel.from_layer", size=0.1)
+    widget.form.specimen.setCurrentIndex(1)
     press(widget, widget.start)
     assert fake_run.calls[0]["pixel_size_um"] == pytest.approx(0.1)
     assert fake_run.calls[0]["specimen"] == "marrow"
-    widget.pixel.setText("0,25")
+    widget.form.pixel.setText("0,25")
     press(widget, widget.start)
     assert fake_run.calls[1]["pixel_size_um"] == 0.25
 
@@ -206,7 +206,7 @@ def test_an_error_is_shown_with_what_to_do(dock, smear, fake_run, press):
 def test_a_study_that_another_process_holds_is_not_touched(dock, smear, fake_run, press):
     viewer, widget = dock
     viewer.add_image(smear, rgb=True, name="a")
-    folder = Path(widget.folder.text())
+    folder = Path(widget.form.folder.text())
     with Study.create(folder):
         press(widget, widget.start)
     assert "Stopped" in widget.status.text()

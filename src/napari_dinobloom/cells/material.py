@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells.stain import Stain
 
-VERSION = 3
+VERSION = 4
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]

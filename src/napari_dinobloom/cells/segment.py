@@ -20,7 +20,7 @@ from napari_dinobloom.cells import scale as scales
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.progress import Progress, Steps, drain
 
-VERSION = 5
+VERSION = 6
 
 TILE = 2048
 """Largest side of a window in working pixels."""
@@ -45,7 +45,7 @@ class SegmentSettings:
     working_um: float = 0.16
     """Pixel size at which cells are sought, micrometres; finer pictures are shrunk to it."""
 
-    smallest_nucleus_um2: float = 12.0
+    smallest_nucleus_um2: float = 15.0
     """Smallest area of a white cell's nucleus; less is a platelet or debris."""
 
     largest_reach_um: float = 6.0

@@ -168,9 +168,9 @@ class StudyFolder:
         return self._manifest.name
 
     @property
-    def specimen(self) -> str:
-        """``blood`` or ``marrow``."""
-        return self._manifest.specimen
+    def specimen(self) -> Literal["blood", "marrow"]:
+        """What was smeared."""
+        return "marrow" if self._manifest.specimen == "marrow" else "blood"
 
     @property
     def fields(self) -> list[FieldRecord]:

@@ -133,7 +133,8 @@ class Canvas:
 
         noise = ndi.gaussian_filter(self.rng.standard_normal(shape).astype(np.float32), size_um / self.pixel_um)
         spread = float(noise.std()) if noise.size else 0.0
-        return noise / spread if spread > 0 else noise
+        result: Float = noise / spread if spread > 0 else noise
+        return result
 
 
 def _wobble(rng: np.random.Generator, dy: Float, dx: Float, amount: float) -> Float:
@@ -148,7 +149,8 @@ def _wobble(rng: np.random.Generator, dy: Float, dx: Float, amount: float) -> Fl
 
 def _edge(inside: Float, soft: float) -> Float:
     """Cover of a shape: 0 outside to 1 inside over `soft`, from a signed distance that is positive inside."""
-    return np.clip(inside / soft + 0.5, 0, 1).astype(np.float32)
+    result: Float = np.clip(inside / soft + 0.5, 0, 1).astype(np.float32)
+    return result
 
 
 def add_white_cells(canvas: Canvas, wanted: int, touching: float, composition: Mapping[str, float]) -> list[str]:
@@ -222,12 +224,14 @@ def _nucleus(rng: np.random.Generator, name: str, dy: Float, dx: Float, radius: 
     """Signed distance inside the nucleus, micrometres, for the type's shape."""
     turn = rng.uniform(0, 2 * np.pi)
     if name == "lymphocyte":
-        return 0.84 * radius * _wobble(rng, dy, dx, 0.04) - np.hypot(dy - 0.3, dx)
+        result: Float = 0.84 * radius * _wobble(rng, dy, dx, 0.04) - np.hypot(dy - 0.3, dx)
+        return result
     if name == "monocyte":
         y, x = dy - 0.08 * radius * np.sin(turn), dx - 0.08 * radius * np.cos(turn)
         bean = 0.68 * radius * _wobble(rng, y, x, 0.06) - np.hypot(y, x)
         notch = np.hypot(y - 0.75 * radius * np.sin(turn), x - 0.75 * radius * np.cos(turn)) - 0.36 * radius
-        return np.minimum(bean, notch)
+        result = np.minimum(bean, notch)
+        return result
     count, bow, size = {"eosinophil": (2, 0.42, 0.36), "basophil": (2, 0.28, 0.44)}.get(
         name, (int(rng.integers(3, 5)), 0.48, 0.27)
     )
@@ -240,7 +244,8 @@ def _nucleus(rng: np.random.Generator, name: str, dy: Float, dx: Float, radius: 
     ]
     for first, second in pairwise(centres):
         lobes.append(_bridge(dy, dx, first, second, 0.09 * radius))
-    return np.max(lobes, axis=0).astype(np.float32)
+    result = np.max(lobes, axis=0).astype(np.float32)
+    return result
 
 
 def _bridge(dy: Float, dx: Float, first: NDArray[np.float64], second: NDArray[np.float64], half: float) -> Float:
@@ -248,7 +253,10 @@ def _bridge(dy: Float, dx: Float, first: NDArray[np.float64], second: NDArray[np
     along = second - first
     share = ((dy - first[0]) * along[0] + (dx - first[1]) * along[1]) / max(float(along @ along), 1e-6)
     share = np.clip(share, 0, 1)
-    return (half - np.hypot(dy - first[0] - share * along[0], dx - first[1] - share * along[1])).astype(np.float32)
+    result: Float = (half - np.hypot(dy - first[0] - share * along[0], dx - first[1] - share * along[1])).astype(
+        np.float32
+    )
+    return result
 
 
 def _add_granules(canvas: Canvas, name: str, where: tuple[slice, slice], cover: Float, nucleus: Float) -> None:
@@ -342,4 +350,5 @@ def photograph(canvas: Canvas) -> NDArray[np.uint8]:
     picture = canvas.background * np.exp(-density) * light[..., None]
     dust = canvas.grain((height, width), 3.0)[..., None] * 0.8
     picture += dust + rng.normal(0, 1.6, picture.shape).astype(np.float32)
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    return result

@@ -53,7 +53,7 @@ def _keep(study: Study, adata: Any) -> None:
     about = dict(adata.uns["dinobloom"]["projection"])
     path = study.path / "projections" / f"{about['hash'][:8]}.safetensors"
     ids = "\n".join(adata.obs_names).encode()
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "coordinates": np.ascontiguousarray(adata.obsm["X_umap"], np.float32),
         "cell_ids": np.frombuffer(ids, np.uint8) if ids else np.zeros(0, np.uint8),
     }

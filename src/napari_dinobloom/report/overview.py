@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -123,10 +124,10 @@ def _group(
 def _counts(rows: pd.DataFrame, legend: Legend) -> list[Count]:
     """Rows of the differential in the order of the legend, the unclassified last."""
     ordered = sorted(rows.to_dict("records"), key=lambda r: (r["class"] == UNCLASSIFIED, legend.rank(str(r["class"]))))
-    names = ("percent", "low", "high", "corrected", "corrected_low", "corrected_high")
-    names += ("per_100_wbc", "per_100_low", "per_100_high")
+    shares = ("percent", "low", "high", "corrected", "corrected_low", "corrected_high")
+    names = (*shares, "per_100_wbc", "per_100_low", "per_100_high")
     return [
-        Count(legend[str(row["class"])], int(row["n"]), *(_known(row[name]) for name in names))
+        Count(legend[str(row["class"])], int(str(row["n"])), *(_known(row[name]) for name in names))
         for row in (_shared_out(row) if row["class"] == UNCLASSIFIED else row for row in ordered)
     ]
 
@@ -139,7 +140,7 @@ def _shared_out(row: dict[Hashable, object]) -> dict[Hashable, object]:
 def _known(value: object) -> float | None:
     """`value` as a number, None for NaN."""
     number = float(str(value))
-    return None if pd.isna(number) else number
+    return None if math.isnan(number) else number
 
 
 def cautions(

@@ -109,13 +109,14 @@ def iter_smear(image: SmearImage, settings: SmearSettings) -> Steps[SmearResult]
     from napari_dinobloom import pipeline
 
     files = yield from iter_inputs(image, settings.folder, settings.specimen)
-    study = yield from pipeline.iter_run(
+    done = yield from pipeline.iter_run(
         files,
         settings.folder,
         encoder=settings.encoder,
         specimen=settings.specimen,
         pixel_size_um=settings.pixel_size_um,
     )
+    study = Study.open(done.path) if done.read_only else done
     return gather(study, files, image, settings.specimen)
 
 

@@ -1,0 +1,42 @@
+"""Build the two atlases that come with the package, with the command line that anyone has.
+
+Run it with ``python benchmarks/build_atlases.py [--data ../shared/data]`` after a change of encoder, segmentation or
+crops; tests/pipeline/test_bundled.py fails until then. About 15 minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parents[1] / "src" / "napari_dinobloom" / "weights"
+ORIGIN = "PBC, Acevedo et al. 2020, doi:10.17632/snkd93bnjr.1, CC BY 4.0, split train"
+
+
+def main() -> None:
+    """Print and run one command for each kind of crops."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    options = parser.parse_args()
+    for kind in ("context", "published"):
+        name = f"starter-{kind}"
+        command = ["napari-dinobloom", "atlas", "build", str(options.data / "pbc.csv"), "--split", "train"]
+        command += [
+            "--crops",
+            kind,
+            "--name",
+            name,
+            "--origin",
+            ORIGIN,
+            "-o",
+            str(WEIGHTS / f"atlas-{name}.safetensors"),
+        ]
+        print("$", shlex.join(command), flush=True)
+        subprocess.run([sys.executable, "-m", "napari_dinobloom", *command[1:]], check=True)
+
+
+if __name__ == "__main__":
+    main()
