@@ -188,7 +188,7 @@ def evaluate(
         model, policy = load_encoder(encoder), CropPolicy(kind=crops)
         train = watch(iter_embed_pictures(read_labelled(table, split="train"), model, policy))
         test = watch(iter_embed_pictures(read_labelled(table, split="test"), model, policy))
-        console.print(evaluate_embeddings(train.X, train.y, test.X, test.y).round(3).to_string(index=False))
+        console.print(evaluate_embeddings(train.X, train.y, test.X, test.y).round(3).to_string())
 
 
 @atlas_app.command("build")
@@ -205,12 +205,12 @@ def atlas_build(
     """Make an atlas of labelled pictures, which go through the same segmentation and crop as a smear."""
     with mendable():
         from napari_dinobloom.cells.crop import CropPolicy
-        from napari_dinobloom.encoders.encoder import load_encoder
+        from napari_dinobloom.encoders.encoder import identify, load_encoder
         from napari_dinobloom.encoders.splits import held_out
         from napari_dinobloom.predict.atlas_build import iter_build_atlas
         from napari_dinobloom.predict.pictures import read_labelled
 
-        rule: Any = held_out if encoder == "starter" else True
+        rule: Any = held_out if identify(encoder) == identify("starter") else True
         found = read_labelled(pictures, split=split, held_out=rule)
         model, policy = load_encoder(encoder), CropPolicy(kind=crops, fov_um=fov_um)
         info = {"origin": origin} if origin else {}

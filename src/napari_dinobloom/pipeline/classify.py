@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dinobloom.cells.taxonomy import CLASSES, palette
-from napari_dinobloom.errors import AtlasError
 from napari_dinobloom.pipeline.crops import policy_of
 from napari_dinobloom.pipeline.settings import RunSettings
 from napari_dinobloom.progress import Progress, Steps
@@ -38,7 +37,7 @@ def find_atlas(settings: RunSettings) -> Atlas | None:
     Raises
     ------
     AtlasError
-        If a named file is missing or no atlas.
+        If a named file is missing or no atlas, or the one that comes with the package is damaged.
     """
     from napari_dinobloom.predict.atlas import Atlas
 
@@ -46,10 +45,8 @@ def find_atlas(settings: RunSettings) -> Atlas | None:
         return None
     if settings.atlas != "auto":
         return Atlas.load(Path(settings.atlas).expanduser())
-    try:
-        return Atlas.bundled(settings.encoder, policy_of(settings))
-    except AtlasError:
-        return None
+    policy = policy_of(settings)
+    return Atlas.bundled(settings.encoder, policy) if Atlas.is_bundled(settings.encoder, policy) else None
 
 
 def iter_classify_study(study: Study, settings: RunSettings, atlas: Atlas | None) -> Steps[None]:

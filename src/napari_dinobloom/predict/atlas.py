@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -288,16 +289,19 @@ class Atlas:
             If there is none.
         """
         kind = policy if isinstance(policy, str) else policy.kind
-        folder = resources.files("napari_dinobloom") / "weights"
-        known = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-        file_name = f"atlas-{encoder}-{kind}.safetensors"
-        if file_name not in known:
+        if not cls.is_bundled(encoder, policy):
             raise AtlasError(
                 f"No atlas comes with the package for encoder {encoder!r} and {kind!r} crops: "
                 "build one with `napari-dinobloom atlas build` and name its file"
             )
-        with resources.as_file(folder / file_name) as path:
+        with resources.as_file(_bundled_file(encoder, kind)) as path:
             return cls.load(path)
+
+    @staticmethod
+    def is_bundled(encoder: str, policy: CropPolicy | str) -> bool:
+        """Whether an atlas comes with the package for an encoder's name and a kind of crops."""
+        kind = policy if isinstance(policy, str) else policy.kind
+        return Path(encoder).name == encoder and _bundled_file(encoder, kind).is_file()
 
     def _tensors(self) -> dict[str, NDArray[Any]]:
         """The arrays as they are stored."""
@@ -333,6 +337,11 @@ class Atlas:
             digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _bundled_file(encoder: str, kind: str) -> Traversable:
+    """Place of the atlas that comes with the package for an encoder's name and a kind of crops."""
+    return resources.files("napari_dinobloom") / "weights" / f"atlas-{encoder}-{kind}.safetensors"
 
 
 def _check_rows(
