@@ -112,7 +112,8 @@ class Lock:
         if chain and chain[-1][1].token != self.holder.token:
             self._lost = True
         elif not chain and not self._stop.is_set():
-            _create(self._path, self.holder)
+            with suppress(OSError):  # the folder itself may be gone
+                _create(self._path, self.holder)
 
 
 def acquire(folder: Path) -> Lock | Holder:

@@ -18,7 +18,7 @@ import pandas as pd
 from napari_dinobloom.cells import crop as cropping
 from napari_dinobloom.cells.crop import CropPolicy
 from napari_dinobloom.errors import ImageError, StudyError
-from napari_dinobloom.io.atomic import replacing
+from napari_dinobloom.io.atomic import disk_errors, replacing
 from napari_dinobloom.pipeline.settings import RunSettings, digest
 from napari_dinobloom.progress import Progress, Steps
 
@@ -62,7 +62,7 @@ def iter_crop_study(study: Study, settings: RunSettings) -> Steps[None]:
     obs = study.cells.obs
     keys = row_keys(study, obs, policy_of(settings))
     old = _known_keys(study.path / FILE)
-    with replacing(study.path / FILE) as part:
+    with disk_errors(study.path / FILE), replacing(study.path / FILE) as part:
         array = _create(part, len(obs))
         chunks = range(0, len(obs), ROWS)
         kept = [start for start in chunks if keys[start : start + ROWS] == old[start : start + ROWS]]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
 
 Given = str | Path
+KEPT = "fields"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,10 @@ def iter_read(study: Study, found: Found) -> Steps[list[Problem]]:
         root, file = _root(study, source)
         known = records.get(places.get((root, file), ""))
         record, problem = _look(source, known, root, file, set(records))
-        record = replace(record, slide=found.slides[i], patient=found.patients[i])
+        groups = (found.slides[i], found.patients[i])
+        if root == INSIDE:  # pictures that the study keeps itself lie in a folder whose name says nothing
+            groups = (study.name if groups[0] == KEPT else groups[0], study.name if groups[1] == KEPT else groups[1])
+        record = replace(record, slide=groups[0], patient=groups[1])
         twin = first.get(record.sha256, record.id) if record.status == "ok" else record.id
         if twin != record.id:
             record = replace(record, status="same_as", problem=twin)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from napari_dinobloom.cells import background, cytoplasm, drawing, material, measures, nuclei, stain
 from napari_dinobloom.cells import crop as crops
 from napari_dinobloom.cells import scale as scales
 from napari_dinobloom.cells import segment as segmentation
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
 
 SAME_CELL_IOU = 0.5
+METHOD = [m.VERSION for m in (segmentation, background, cytoplasm, drawing, material, measures, nuclei, scales, stain)]
+"""Version of every part of the segmentation, so that a change of any of them segments anew."""
 MEASURED = (
     "area_px",
     "nucleus_area_px",
@@ -65,7 +68,7 @@ def field_key(record: FieldRecord, settings: RunSettings) -> str:
     """Key of a field's masks: its bytes, its scale, the method and its version."""
     method: object = "whole picture"
     if not settings.cells:
-        method = (segmentation.VERSION, scales.VERSION, segmentation.SegmentSettings().to_dict())
+        method = (METHOD, segmentation.SegmentSettings().to_dict())
     return digest(record.sha256, settings.pixel_size_um, method)
 
 
