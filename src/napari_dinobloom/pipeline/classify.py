@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from napari_dinobloom.cells.taxonomy import CLASSES, palette
 from napari_dinobloom.pipeline.crops import policy_of
@@ -16,6 +18,12 @@ from napari_dinobloom.progress import Progress, Steps
 if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
     from napari_dinobloom.predict.atlas import Atlas
+
+
+VERSION = 1
+PLATELET = "platelet"
+LARGEST_PLATELET_UM2 = 50.0
+"""Area of a disc of 8 um."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,23 @@ def find_atlas(settings: RunSettings) -> Atlas | None:
     return Atlas.bundled(settings.encoder, policy) if Atlas.is_bundled(settings.encoder, policy) else None
 
 
+def larger_than_platelets(obs: pd.DataFrame) -> NDArray[np.bool_]:
+    """Cells whose outline is larger than that of any platelet; giant ones are about as wide as a red cell."""
+    area = obs["area_px"].to_numpy(np.float64) * obs["pixel_size_um"].to_numpy(np.float64) ** 2
+    larger: NDArray[np.bool_] = area > LARGEST_PLATELET_UM2
+    return larger
+
+
+def name_cells(atlas: Atlas, X: NDArray[np.float32], source: list[str], large: NDArray[np.bool_]) -> pd.DataFrame:
+    """Name cells by the atlas, those in `large` by its cells other than platelets; cells unlike the atlas abstain."""
+    named = atlas.classify(X, source)
+    rows = np.flatnonzero(large)
+    if len(rows) and PLATELET in atlas.classes:
+        others = atlas.without(PLATELET).classify(X[rows], [source[row] for row in rows])
+        named.iloc[rows] = others.set_axis(rows).to_numpy()
+    return named.assign(abstained=named["abstained"].astype(bool) | named["unlike"].astype(bool))
+
+
 def iter_classify_study(study: Study, settings: RunSettings, atlas: Atlas | None) -> Steps[None]:
     """Write ``predicted predicted_by confidence abstained distance`` of every cell; empty where there is no atlas."""
     from napari_dinobloom.report.differential import pack_confusion
@@ -60,16 +85,18 @@ def iter_classify_study(study: Study, settings: RunSettings, atlas: Atlas | None
     if atlas is None:
         columns = {"predicted": "", "predicted_by": "", "confidence": np.nan, "abstained": True, "distance": np.nan}
         adata.obs = adata.obs.assign(**columns)
-        notes.pop("confusion", None)
+        notes = {name: value for name, value in notes.items() if name not in ("confusion", "distance_limit")}
     else:
         atlas.check(Weights(notes["encoder"], notes["encoder_sha256"]), policy_of(settings))
         bytes_of = {record.id: record.sha256[:16] for record in study.fields}
         source = [bytes_of.get(field) or "0" * 16 for field in adata.obs["field"]]
-        named = atlas.classify(np.asarray(adata.X), source)
+        large = np.zeros(n, bool) if settings.cells else larger_than_platelets(adata.obs)
+        named = name_cells(atlas, np.asarray(adata.X), source, large)
         for name in ("predicted", "confidence", "abstained", "distance"):
             adata.obs[name] = named[name].to_numpy()
         adata.obs["predicted_by"] = f"{atlas.name}-{atlas.hash[:8]}"
         notes["confusion"] = pack_confusion(atlas.confusion_table())
+        notes["distance_limit"] = float(atlas.distance_limit)
     adata.uns["dinobloom"] = notes
     study.save_cells(adata)
     classes = [c.name for c in CLASSES] if atlas is None else [*(c.name for c in CLASSES), *atlas.classes]

@@ -214,7 +214,7 @@ def _keys(
     keys["embed"] = digest(keys["crop"], identify(s.encoder), s.device, s.precision)
     layout = (s.neighbours, s.min_dist, s.seed, projection.VERSION, duplicates.VERSION)
     keys["map"] = digest(keys["embed"], layout)
-    keys["classify"] = digest(keys["map"], "" if atlas is None else atlas.hash)
+    keys["classify"] = digest(keys["map"], "" if atlas is None else atlas.hash, classify.VERSION)
     edits = study.path / "edits.jsonl"
     acts = hashlib.sha256(edits.read_bytes()).hexdigest() if edits.exists() else ""
     keys["differential"] = digest(keys["classify"], s.specimen, acts, differential.VERSION)

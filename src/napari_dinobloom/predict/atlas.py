@@ -207,6 +207,15 @@ class Atlas:
             }
         )
 
+    def without(self, name: str) -> Atlas:
+        """The same atlas without the reference cells of one class, to name cells that cannot be of it.
+
+        Threshold, distance limit and confusion stay those of the whole atlas, and so does the hash.
+        """
+        rows = self.y != name
+        parts = {"X": self.X[rows], "y": self.y[rows], "source": self.source[rows], "held_out": self.held_out[rows]}
+        return replace(self, **parts)
+
     def classifier(self) -> KnnClassifier:
         """The k-NN classifier over all reference cells."""
         return KnnClassifier(k=self.k).fit(self.X, self.y, self.source.tolist())

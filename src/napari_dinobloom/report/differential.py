@@ -35,6 +35,10 @@ VERSION = 1
 LEVELS = ("patient", "slide")
 FEW = 100
 FEW_NOTE = "fewer than 100 cells"
+FAR_SHARE = 0.10
+"""Share of cells beyond the atlas' distance limit above which a count is not corrected: the confusion of the atlas' own
+kind of smears says nothing about others."""
+FAR_NOTE = "not corrected: the stain or scanner is unlike the atlas"
 
 TITLES: dict[str, str] = {
     "level": "Level",
@@ -91,8 +95,9 @@ def differential(
         at level patient), ``n`` (cells of the class), ``counted`` (cells in the denominator), ``percent low high``
         (Wilson 95 %, counting error only; NaN outside the denominator), ``corrected corrected_low corrected_high``
         (percent, 95 %), ``per_100_wbc per_100_low per_100_high`` (for classes outside the denominator, else NaN),
-        ``in_denominator`` (bool), ``note`` ("fewer than 100 cells" or ""). Every level lists the same classes;
-        platelets and artefacts are never listed. ``unclassified`` is the line of cells that nobody and nothing named.
+        ``in_denominator`` (bool), ``note`` (fewer than 100 cells; not corrected, because more than 10 % of the cells are
+        unlike the atlas; or ""). Every level lists the same classes; platelets and artefacts are never listed.
+        ``unclassified`` is the line of cells that nobody and nothing named.
 
     Raises
     ------
@@ -105,6 +110,7 @@ def differential(
     if confusion is not None:
         check_confusion(confusion)
     counted = counting(cells, specimen=specimen)
+    counted["far"] = _far(cells)
     seen = set(counted.loc[counted["reason"].isin(["", PER_100]), "class"])
     known_to_atlas = set() if confusion is None else set(confusion.index)
     listed = {name for name in seen | known_to_atlas if class_reason(name, specimen) in ("", PER_100)}
@@ -194,8 +200,22 @@ def _lines(
             "note": FEW_NOTE if total < FEW else "",
         }
     )
+    far = usable.loc[~usable["known"].to_numpy(dtype=bool), "far"]
+    if confusion is not None and len(far) and far.mean() > FAR_SHARE:
+        confusion = None
+        lines["note"] = [f"{note}; {FAR_NOTE}".removeprefix("; ") for note in lines["note"]]
     corrected = _corrected(cells, names, inside, confusion)
     return pd.concat([lines, corrected.reset_index(drop=True)], axis=1)
+
+
+def _far(cells: AnnData | pd.DataFrame) -> NDArray[np.bool_]:
+    """Cells that are farther from the nearest reference cell than the atlas' limit, if the table knows it."""
+    obs = table_of(cells)
+    if isinstance(cells, pd.DataFrame) or "distance" not in obs:
+        return np.zeros(len(obs), dtype=bool)
+    limit = float(dict(cells.uns.get("dinobloom", {})).get("distance_limit", np.inf))
+    far: NDArray[np.bool_] = obs["distance"].to_numpy(dtype=np.float64) > limit
+    return far
 
 
 def _per_100(n: NDArray[np.int64], total: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe, unnamed_by
+from napari_dinobloom.report.differential import FAR_SHARE
 from napari_dinobloom.report.figures import BarFigure, bar_figure
 from napari_dinobloom.report.legend import Entry, Legend
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 FEW_CELLS = 100
 """Below this many cells a differential is said to be short; ICSH asks for 100, CLSI H20-A2 for 200."""
-FAR_SHARE = 0.10
-"""Share of cells beyond the atlas' distance limit from which a report speaks of a shift of stain or scanner."""
 UNSURE_SHARE = 0.20
 NAMES_SHOWN = 12
 
