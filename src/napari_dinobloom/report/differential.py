@@ -95,7 +95,7 @@ def differential(
         at level patient), ``n`` (cells of the class), ``counted`` (cells in the denominator), ``percent low high``
         (Wilson 95 %, counting error only; NaN outside the denominator), ``corrected corrected_low corrected_high``
         (percent, 95 %), ``per_100_wbc per_100_low per_100_high`` (for classes outside the denominator, else NaN),
-        ``in_denominator`` (bool), ``note`` (fewer than 100 cells; not corrected, because more than 10 % of the cells are
+        ``in_denominator`` (bool), ``note`` (fewer than 100 cells; not corrected, as more than 10 % of the cells are
         unlike the atlas; or ""). Every level lists the same classes; platelets and artefacts are never listed.
         ``unclassified`` is the line of cells that nobody and nothing named.
 
