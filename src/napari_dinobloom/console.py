@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,6 +96,8 @@ def mendable() -> Iterator[None]:
 
 def summarise(outcome: Outcome) -> int:
     """Print what a run did and where everything is; return the exit code."""
+    from napari_dinobloom.report.differential import FAR_SHARE
+
     study = outcome.study
     problem_table(outcome.problems)
     same = [record for record in study.fields if record.status == "same_as"]
@@ -115,6 +118,10 @@ def summarise(outcome: Outcome) -> int:
         table.add_row(f"  {name}", f"{n}")
     if len(living) > len(named):
         table.add_row("  unclassified", f"{len(living) - len(named)}")
+    limit = float(dict(study.cells.uns.get("dinobloom", {})).get("distance_limit", math.inf))
+    far = int((living["distance"] > limit).sum())
+    if far > FAR_SHARE * len(living):
+        table.add_row("  of them", f"{far} unlike the atlas: another stain or scanner; see the report")
     for title, place in (("Report", "report.html"), ("Tables", "tables"), ("Cell table", "cells.h5ad")):
         if (study.path / place).exists():
             table.add_row(title, escape(str(study.path / place)))
