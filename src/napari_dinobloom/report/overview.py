@@ -260,7 +260,8 @@ def _unsure(cells: pd.DataFrame) -> Caution | None:
     return Caution(
         "warning" if share >= UNSURE_SHARE else "note",
         f"{_number(unsure, 'counted cell')} ({share:.1%}) left unclassified",
-        "Too few of their nearest reference cells agreed. They stay in the denominator; see their gallery.",
+        "Too few of their nearest reference cells agreed, or all are too far away. They stay in the denominator; see "
+        "their gallery.",
     )
 
 
