@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from napari_dinobloom.console import console, errors, mendable, problem_table, summarise, tell, watch
+from napari_dinobloom.console import console, mendable, summarise, tell, watch
 
 app = typer.Typer(
     name="napari-dinobloom",
@@ -284,6 +284,3 @@ def doctor() -> None:
 def main() -> None:
     """Entry point of the command ``napari-dinobloom``."""
     app()
-
-
-__all__ = ["app", "errors", "main", "problem_table"]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinobloom.errors import DinoBloomError, ImageError, InputError
+from napari_dinobloom.errors import ImageError, InputError
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.pipeline import classify, read, segment
 from napari_dinobloom.pipeline.settings import STEPS, RunSettings, digest, resolve
@@ -240,6 +240,3 @@ def _record(outcome: Outcome) -> None:
     with disk_errors(path):
         path.parent.mkdir(exist_ok=True)
         write_text(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-
-
-__all__ = ["DinoBloomError", "Outcome", "iter_outcome"]
