@@ -1,4 +1,4 @@
-"""Second step: the cells of every field, and the rows of the cell table.
+"""Second step: the cells of every field.
 
 A field's masks are one file, written when the field is done and keyed by its content and the settings, so that a run
 that was stopped goes on with the next field. Cell ids last: a cell that overlaps one of an earlier segmentation with
@@ -7,12 +7,11 @@ an intersection over union of at least 0.5 keeps its number, and numbers are nev
 
 from __future__ import annotations
 
-import io
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +23,10 @@ from napari_dinobloom.cells import scale as scales
 from napari_dinobloom.cells import segment as segmentation
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.errors import ImageError, StudyError
-from napari_dinobloom.io.celltable import cell_id
-from napari_dinobloom.io.masks import FieldMasks, key_of, load_masks
+from napari_dinobloom.io.masks import FieldMasks, key_of
 from napari_dinobloom.pipeline.read import failed
 from napari_dinobloom.pipeline.settings import RunSettings, digest
+from napari_dinobloom.pipeline.table import MEASURED, rebuilt
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -37,26 +36,6 @@ if TYPE_CHECKING:
 SAME_CELL_IOU = 0.5
 METHOD = [m.VERSION for m in (segmentation, background, cytoplasm, drawing, material, measures, nuclei, scales, stain)]
 """Version of every part of the segmentation, so that a change of any of them segments anew."""
-MEASURED = (
-    "area_px",
-    "nucleus_area_px",
-    "nc_ratio",
-    "solidity",
-    "circularity",
-    "lobes",
-    "focus",
-    "touches_border",
-    "quality",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class FieldCells:
-    """Cells of one field: masks with their numbers, measures in the same order, and the field's own scale."""
-
-    masks: FieldMasks
-    table: pd.DataFrame
-    scale: Scale
 
 
 def usable(study: Study) -> list[FieldRecord]:
@@ -100,8 +79,8 @@ def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[
         yield Progress(done, len(todo), record.id)
     if problems:
         study.update(fields=list(records.values()))
-    if usable(study):
-        study.save_cells(_rebuilt(study))
+    if fields := usable(study):
+        study.save_cells(rebuilt(study, fields))
     return problems
 
 
@@ -198,57 +177,3 @@ def _iou(
     two = bitmap[y0 - other[0] : y1 - other[0], x0 - other[1] : x1 - other[1]]
     common = int(np.count_nonzero(one & two))
     return common / max(1, int(mask.sum()) + int(bitmap.sum()) - common)
-
-
-def load_cells(study: Study, record: FieldRecord) -> FieldCells:
-    """Read the cells of one field back."""
-    masks, text, _ = load_masks(study.masks_path(record.id))
-    table = pd.read_json(io.StringIO(text), orient="table")
-    first = table.iloc[0]
-    scale = Scale(float(first["scale_pixel_size_um"]), first["scale_source"], int(first["scale_red"]))
-    return FieldCells(masks, table if "number" in table else pd.DataFrame(columns=[*MEASURED, "number"]), scale)
-
-
-def _rebuilt(study: Study) -> Any:
-    """Cell table from all masks: known rows keep their place and what people said of them, new rows go to the end."""
-    from anndata import AnnData
-
-    fields = usable(study)
-    loaded = {record.id: load_cells(study, record) for record in fields}
-    pooled = {
-        slide: scales.pool_scale([loaded[r.id].scale for r in fields if r.slide == slide])
-        for slide in {r.slide for r in fields}
-    }
-    rows = [_rows(record, loaded[record.id], pooled[record.slide]) for record in fields]
-    fresh = pd.concat([part for part in rows if len(part)] or [rows[0]], ignore_index=True)
-    fresh.index = pd.Index(fresh["cell_id"].to_numpy(dtype=object), dtype=object)
-    old = study.cells.obs if (study.path / "cells.h5ad").exists() else fresh.iloc[:0]
-    table = old.reindex(old.index.append(fresh.index.difference(old.index, sort=False)))
-    gone = ~table.index.isin(fresh.index)
-    for name in fresh.columns:
-        column = table[name].astype(object) if name in table else pd.Series(np.nan, index=table.index, dtype=object)
-        column.loc[fresh.index] = fresh[name].astype(object)
-        table[name] = column
-    table["deleted"] = gone
-    adata = AnnData(obs=table)
-    adata.obsm["spatial"] = table[["x", "y"]].to_numpy(np.float32)
-    return adata
-
-
-def _rows(record: FieldRecord, cells: FieldCells, scale: Scale) -> pd.DataFrame:
-    """Rows of the cell table for one field; the scale is its slide's."""
-    boxes = cells.masks.boxes
-    ids = [cell_id(record.id, int(number)) for number in cells.masks.numbers]
-    place = {
-        "cell_id": ids,
-        "field": record.id,
-        "slide": record.slide,
-        "patient": record.patient,
-        **{name: boxes[:, i] for i, name in enumerate(("y0", "x0", "y1", "x1"))},
-        "y": (boxes[:, 0] + boxes[:, 2]) / 2,
-        "x": (boxes[:, 1] + boxes[:, 3]) / 2,
-        **{name: cells.table[name].to_numpy() for name in MEASURED},
-        "pixel_size_um": scale.pixel_size_um,
-        "scale_from": scale.source,
-    }
-    return pd.DataFrame(place, index=range(len(ids)))
