@@ -516,6 +516,15 @@ def test_acts_are_undone_and_redone_over_sessions(study: Study) -> None:
         assert (again.cells.obs["label"] == "").all()
 
 
+def test_a_study_says_whether_there_is_an_act_to_undo_or_redo(study: Study) -> None:
+    study.save_cells(_cells())
+    states = [(study.can_undo, study.can_redo)]
+    for act in (lambda: study.exclude("f0:00001"), study.undo, study.redo, study.undo, lambda: study.delete("f0:00002")):
+        act()
+        states.append((study.can_undo, study.can_redo))
+    assert states == [(False, False), (True, False), (False, True), (True, False), (False, True), (True, False)]
+
+
 def test_acts_outlive_a_table_that_is_computed_again(study: Study) -> None:
     study.save_cells(_cells(5))
     study.label("f0:00004", "basophil")

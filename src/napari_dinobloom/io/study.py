@@ -263,6 +263,18 @@ class Study(StudyFolder):
         """Do again what `undo` took back; None if there is nothing."""
         return self._invert("redo")
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an act that `undo` would take back."""
+        with self._guard:
+            return self._acts().to_undo() is not None
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is an act that `redo` would do again."""
+        with self._guard:
+            return self._acts().to_redo() is not None
+
     def _act(
         self, op: str, cell_ids: CellIds, new: dict[str, journal.Value], when: str | None = None
     ) -> journal.Entry | None:
