@@ -68,7 +68,7 @@ def main() -> None:
         widget.form.folder.textEdited.emit(widget.form.folder.text())
         shoot("2-image")
         session = session_of(viewer)
-        widget.start.click()
+        widget.job.start.click()
         pump(lambda: session.progress is not None)
         shoot("3-working")
         pump(lambda: session.job is None)

@@ -29,8 +29,8 @@ def test_the_widget_and_the_library_give_the_same_tables(make_napari_viewer_prox
     widget = RunWidget(viewer)
     viewer.window.add_dock_widget(widget)
     viewer.open(path, plugin="napari")
-    assert widget.start.isEnabled(), widget.status.text()
-    qtbot.mouseClick(widget.start, Qt.MouseButton.LeftButton)
+    assert widget.job.start.isEnabled(), widget.job.status.text()
+    qtbot.mouseClick(widget.job.start, Qt.MouseButton.LeftButton)
     session = session_of(viewer)
     qtbot.waitUntil(lambda: session.job is None, timeout=120_000)
     assert session.result is not None, session.message

@@ -62,22 +62,22 @@ def test_the_disclaimer_is_always_in_sight(dock):
 
 def test_buttons_say_why_they_are_disabled(dock, smear, fake_run):
     viewer, widget = dock
-    assert not widget.start.isEnabled()
-    assert widget.start.toolTip() == widget.status.text() == text("run.why.no_image")
-    assert not widget.cancel.isEnabled()
-    assert widget.cancel.toolTip() == text("run.why.idle")
+    assert not widget.job.start.isEnabled()
+    assert widget.job.start.toolTip() == widget.job.status.text() == text("run.why.no_image")
+    assert not widget.job.cancel.isEnabled()
+    assert widget.job.cancel.toolTip() == text("run.why.idle")
     viewer.add_image(smear[..., 0], name="grey")
-    assert widget.start.toolTip() == text("image.grey", name="grey")
+    assert widget.job.start.toolTip() == text("image.grey", name="grey")
     viewer.add_image(smear, rgb=True, name="smear")
     assert widget.form.image.currentText() == "smear", "the layer that is active is chosen"
-    assert widget.start.isEnabled()
-    assert widget.start.toolTip() == tip("run.start")
+    assert widget.job.start.isEnabled()
+    assert widget.job.start.toolTip() == tip("run.start")
     widget.form.pixel.setText("zero")
-    assert widget.start.toolTip() == text("run.why.pixel")
+    assert widget.job.start.toolTip() == text("run.why.pixel")
     widget.form.pixel.setText("0,1")
-    assert widget.start.isEnabled()
+    assert widget.job.start.isEnabled()
     widget.form.folder.clear()
-    assert widget.start.toolTip() == text("run.why.no_folder")
+    assert widget.job.start.toolTip() == text("run.why.no_folder")
 
 
 def test_a_folder_that_is_no_study_cannot_be_chosen(dock, smear, tmp_path):
@@ -86,17 +86,17 @@ def test_a_folder_that_is_no_study_cannot_be_chosen(dock, smear, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "a.txt").write_text("a")
     widget.form.folder.setText(str(tmp_path / "thesis"))
-    assert widget.start.toolTip() == text("run.why.not_a_study", folder="thesis")
+    assert widget.job.start.toolTip() == text("run.why.not_a_study", folder="thesis")
     (tmp_path / "empty").mkdir()
     widget.form.folder.setText(str(tmp_path / "empty"))
-    assert widget.start.isEnabled()
+    assert widget.job.start.isEnabled()
 
 
 def test_run_on_a_file_shows_cells_table_and_status(dock, smear_file, fake_run, press):
     viewer, widget = dock
     viewer.open(smear_file, plugin="napari")
     assert widget.form.folder.text() == str(smear_file.with_name("field.dinobloom"))
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     (call,) = fake_run.calls
     assert call == {
         "inputs": [smear_file],
@@ -117,7 +117,7 @@ def test_run_on_a_file_shows_cells_table_and_status(dock, smear_file, fake_run, 
     assert all("–" in row[3] for row in rows)
     assert not widget.results.isHidden()
     assert "found: 3, counted: 3." in widget.results.summary.text()
-    assert widget.status.text().startswith("Done")
+    assert widget.job.status.text().startswith("Done")
     assert widget.results.report.isEnabled()
     assert session_of(viewer).study.path == smear_file.with_name("field.dinobloom")
 
@@ -127,28 +127,28 @@ def test_the_pixel_size_and_the_specimen_reach_the_pipeline(dock, smear, fake_ru
     viewer.add_image(smear, rgb=True, name="a", scale=(0.1, 0.1), units=("um", "um"))
     assert widget.form.pixel.placeholderText() == text("run.pixel.from_layer", size=0.1)
     widget.form.specimen.setCurrentIndex(1)
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     assert fake_run.calls[0]["pixel_size_um"] == pytest.approx(0.1)
     assert fake_run.calls[0]["specimen"] == "marrow"
     widget.form.pixel.setText("0,25")
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     assert fake_run.calls[1]["pixel_size_um"] == 0.25
 
 
 def test_a_second_run_takes_the_same_layer(dock, smear, fake_run, press):
     viewer, widget = dock
     viewer.add_image(smear, rgb=True, name="a")
-    press(widget, widget.start)
-    press(widget, widget.start)
+    press(widget, widget.job.start)
+    press(widget, widget.job.start)
     assert len(fake_run.calls) == 2
     assert len(cells_of(viewer)) == 1
-    assert widget.status.text().startswith("Done")
+    assert widget.job.status.text().startswith("Done")
 
 
 def test_a_stack_of_fields(dock, smear, fake_run, press):
     viewer, widget = dock
     viewer.add_image(np.stack([smear, np.roll(smear, 9, axis=1)]), rgb=True, name="stack")
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     assert len(fake_run.calls[0]["inputs"]) == 2
     (cells,) = cells_of(viewer)
     assert cells.data.shape == (2, *smear.shape[:2])
@@ -160,11 +160,11 @@ def test_two_layers_of_one_name(dock, smear, fake_run, press):
     viewer.add_image(smear, rgb=True, name="smear")
     second = viewer.add_image(np.roll(smear, 9, axis=1), rgb=True, name="smear", translate=(0, 200))
     second.name = "smear"
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     (cells,) = cells_of(viewer)
     assert tuple(cells.translate) == (0, 200)
     viewer.layers.selection.active = viewer.layers[0]
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     assert len(cells_of(viewer)) == 2
     assert len(set(fake_run.calls[0]["inputs"] + fake_run.calls[1]["inputs"])) == 2
 
@@ -174,21 +174,21 @@ def test_cancel_keeps_the_study_and_run_goes_on(dock, smear, fake_run, press, qt
     viewer.add_image(smear, rgb=True, name="a")
     go = threading.Event()
     fake_run.hold = lambda: go.wait(20)
-    press(widget, widget.start, wait=False)
-    qtbot.waitUntil(lambda: bool(fake_run.calls) and widget.status.text().startswith("Segment"), timeout=20_000)
-    assert not widget.start.isEnabled()
-    assert widget.start.toolTip() == text("run.why.busy", job=text("job.run"))
-    assert not widget.bar.isHidden()
-    qtbot.mouseClick(widget.cancel, Qt.MouseButton.LeftButton)
-    assert widget.status.text() == text("status.cancelling")
+    press(widget, widget.job.start, wait=False)
+    qtbot.waitUntil(lambda: bool(fake_run.calls) and widget.job.status.text().startswith("Segment"), timeout=20_000)
+    assert not widget.job.start.isEnabled()
+    assert widget.job.start.toolTip() == text("run.why.busy", job=text("job.run"))
+    assert not widget.job.bar.isHidden()
+    qtbot.mouseClick(widget.job.cancel, Qt.MouseButton.LeftButton)
+    assert widget.job.status.text() == text("status.cancelling")
     go.set()
     qtbot.waitUntil(lambda: widget._session.job is None, timeout=20_000)
-    assert widget.status.text() == text("status.cancelled")
+    assert widget.job.status.text() == text("status.cancelled")
     assert fake_run.closed == 1
     assert not cells_of(viewer)
     with Study.open(fake_run.calls[0]["out"]) as study:
         assert not study.read_only, "the lock was given back"
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     assert len(cells_of(viewer)) == 1
 
 
@@ -197,10 +197,10 @@ def test_an_error_is_shown_with_what_to_do(dock, smear, fake_run, press):
     viewer.add_image(smear, rgb=True, name="a")
     fake_run.fail = StudyError("a.png: is damaged. Copy it again.")
     before = len(notification_manager.records)
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     assert notification_manager.records[before].message == str(fake_run.fail)
-    assert widget.status.text() == text("status.failed", message=fake_run.fail)
-    assert widget.start.isEnabled()
+    assert widget.job.status.text() == text("status.failed", message=fake_run.fail)
+    assert widget.job.start.isEnabled()
 
 
 def test_a_study_that_another_process_holds_is_not_touched(dock, smear, fake_run, press):
@@ -208,8 +208,8 @@ def test_a_study_that_another_process_holds_is_not_touched(dock, smear, fake_run
     viewer.add_image(smear, rgb=True, name="a")
     folder = Path(widget.form.folder.text())
     with Study.create(folder):
-        press(widget, widget.start)
-    assert "Stopped" in widget.status.text()
+        press(widget, widget.job.start)
+    assert "Stopped" in widget.job.status.text()
     assert not cells_of(viewer)
 
 
@@ -218,7 +218,7 @@ def test_an_image_that_is_removed_meanwhile(dock, smear, fake_run, press, qtbot)
     viewer.add_image(smear, rgb=True, name="a")
     go = threading.Event()
     fake_run.hold = lambda: go.wait(20)
-    press(widget, widget.start, wait=False)
+    press(widget, widget.job.start, wait=False)
     qtbot.waitUntil(lambda: bool(fake_run.calls), timeout=20_000)
     viewer.layers.clear()
     go.set()
@@ -231,7 +231,7 @@ def test_an_image_that_is_removed_meanwhile(dock, smear, fake_run, press, qtbot)
 def test_a_click_in_the_canvas_selects_a_cell(dock, smear, fake_run, press, qtbot):
     viewer, widget = dock
     image = viewer.add_image(smear, rgb=True, name="a", scale=(0.1, 0.1), translate=(3, 4), units=("um", "um"))
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     canvas = viewer.__wrapped__.window._qt_viewer.canvas
     for number, centre in enumerate(CENTRES, start=1):
         click(qtbot, canvas, image.data_to_world(centre))
@@ -245,7 +245,7 @@ def test_a_click_in_the_canvas_selects_a_cell(dock, smear, fake_run, press, qtbo
 def test_closing_the_dock_leaves_the_viewer_as_it_was(dock, smear, fake_run, press, qtbot):
     viewer, widget = dock
     viewer.add_image(smear, rgb=True, name="a")
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     session = session_of(viewer)
     session.select(cells_of(viewer)[0].features["cell_id"].iloc[0])
     assert len(viewer.layers) == 3
@@ -262,7 +262,7 @@ def test_closing_the_dock_leaves_the_viewer_as_it_was(dock, smear, fake_run, pre
 def test_the_report_opens_in_the_browser(dock, smear, fake_run, press, monkeypatch):
     viewer, widget = dock
     viewer.add_image(smear, rgb=True, name="a")
-    press(widget, widget.start)
+    press(widget, widget.job.start)
     opened = []
     monkeypatch.setattr(
         "napari_dinobloom.ui.widgets.result_panel.QDesktopServices.openUrl",

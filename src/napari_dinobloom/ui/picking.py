@@ -1,9 +1,10 @@
-"""Clicks in the viewer: which cell was meant, and the outline around the selected one."""
+"""Clicks in the viewer: which cell was meant, and the outlines around the selected ones."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -20,38 +21,66 @@ CLICK_RADIUS = 4
 
 OUTLINE = "#111111"
 
+MOST_OUTLINES = 500
+"""Selected cells that get an outline; more would keep the window busy and be no help to the eye."""
+
+_PICKERS: WeakKeyDictionary[Any, Picker] = WeakKeyDictionary()
+
 
 class Picker:
-    """Select in `session` the cell that is clicked in `viewer`, and draw a line around the selected cell.
+    """Select in `session` the cell that is clicked in `viewer`, and draw a line around each selected cell.
 
-    Works for every cell layer of ours, whichever layer is active, and only while the active layer is in its pan and
-    zoom mode, so that painting and shape tools of the user keep their clicks.
+    With Shift held down a click adds a cell to the selection, or takes it out. Works for every cell layer of ours,
+    whichever layer is active, and only while the active layer is in its pan and zoom mode and is no tool of ours, so
+    that painting, shape and correction tools keep their clicks.
 
     Parameters
     ----------
     viewer : napari.Viewer or its proxy
         Its mouse callbacks get one more until `detach`.
     session : Session
-        Its `selected` and `focus` are set by clicks and followed by the outline.
+        Its `selected` and `focus` are set by clicks and followed by the outlines.
     """
 
     def __init__(self, viewer: Any, session: Session) -> None:
         self._viewer = viewer
         self._session = session
+        self._users = 1
+        self._outlined: list[str] = []
         viewer.mouse_drag_callbacks.append(self._on_press)
-        session.events.focus.connect(self._outline_focus)
+        session.events.selected.connect(self._outline)
+        session.events.focus.connect(self._outline)
+        session.events.acts.connect(self._draw_outlines)
+
+    @classmethod
+    def of(cls, viewer: Any, session: Session) -> Picker:
+        """Return the one picker of `viewer`, made on first use; every user detaches it once."""
+        key = getattr(viewer, "__wrapped__", viewer)
+        picker = _PICKERS.get(key)
+        if picker is None:
+            picker = _PICKERS[key] = cls(viewer, session)
+        else:
+            picker._users += 1
+        return picker
 
     def detach(self) -> None:
-        """Take the callbacks off and remove the outline."""
+        """Take the callbacks off and remove the outlines, when the last user does so."""
+        self._users -= 1
+        if self._users > 0:
+            return
+        _PICKERS.pop(getattr(self._viewer, "__wrapped__", self._viewer), None)
         if self._on_press in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_press)
-        self._session.events.focus.disconnect(self._outline_focus, missing_ok=True)
-        self._remove_outline()
+        self._session.events.selected.disconnect(self._outline, missing_ok=True)
+        self._session.events.focus.disconnect(self._outline, missing_ok=True)
+        self._session.events.acts.disconnect(self._draw_outlines, missing_ok=True)
+        self._remove_outlines()
 
     def _on_press(self, _viewer: Any, event: Any) -> Generator[None]:
         """Mouse callback: wait for the release, and select when the pointer stayed where it was."""
         active = self._viewer.layers.selection.active
-        if event.button not in (None, 1) or (active is not None and str(active.mode) != "pan_zoom"):
+        busy = active is not None and (str(active.mode) != "pan_zoom" or tag(active).get("role") == "tool")
+        if busy or event.button not in (None, 1):
             return
         start = np.array(event.pos, dtype=float)
         yield
@@ -62,7 +91,11 @@ class Picker:
         self.select_under(event)
 
     def select_under(self, event: Any) -> None:
-        """Select the cell under the event; a click beside all cells of ours clears the selection."""
+        """Select the cell under the event; a click beside all cells of ours clears the selection.
+
+        With Shift the selection stays, and only this one cell joins or leaves it.
+        """
+        adding, selected = "Shift" in event.modifiers, self._session.selected
         cells = [layer for layer in self._viewer.layers if tag(layer).get("role") == "cells"]
         if not cells:
             return
@@ -70,52 +103,64 @@ class Picker:
             value = layers.cell_under(layer, event)
             found = layers.info(layer, value) if value else None
             if found is not None:
-                self._session.select(found.cell_id)
+                others = tuple(cell for cell in selected if adding and cell != found.cell_id)
+                leaves = adding and found.cell_id in selected
+                self._session.select(*others, *(() if leaves else (found.cell_id,)))
                 return
-        self._session.select()
+        if not adding:
+            self._session.select()
 
-    def focused(self) -> tuple[Labels, int] | None:
-        """The cell layer and label value of the cell in focus; None when no layer shows it."""
-        cell_id = self._session.focus
+    def shown(self, cell_id: str) -> tuple[Labels, int] | None:
+        """The topmost cell layer that shows a cell, and its label value there; None when none does."""
         if cell_id:
             for layer in reversed(self._viewer.layers):
                 if tag(layer).get("role") == "cells":
                     value = layers.value_of(layer, cell_id)
                     if value:
-                        return layer, value
+                        return getattr(layer, "__wrapped__", layer), value
         return None
 
     def line(self) -> str:
         """One line about the cell in focus; empty when there is none."""
-        found = self.focused()
+        found = self.shown(self._session.focus)
         cell = layers.info(*found) if found is not None else None
         return cell.line() if cell is not None else ""
 
-    def _outline_focus(self) -> None:
-        """Draw the outline of the cell in focus, or take it away."""
-        found = self.focused()
-        if found is None:
-            self._remove_outline()
-            return
-        layer, value = found
-        path = outline(layer, value)
-        self._remove_outline()
-        active = self._viewer.layers.selection.active
-        self._viewer.add_shapes(
-            [path],
-            shape_type="polygon",
-            name=text("layer.selected"),
-            edge_color=OUTLINE,
-            edge_width=float(layers.outline_width(layer)),
-            face_color="transparent",
-            opacity=0.9,
-            metadata={TAG: {"role": "selected"}},
-            **layers.placement(layer, layer.ndim),
-        )
-        self._viewer.layers.selection.active = active
+    def _wanted(self) -> list[str]:
+        """Ids of the cells to be outlined: the selected ones and the one in focus."""
+        return [cell for cell in dict.fromkeys((*self._session.selected[:MOST_OUTLINES], self._session.focus)) if cell]
 
-    def _remove_outline(self) -> None:
-        """Remove our outline layer, if there is one."""
+    def _outline(self) -> None:
+        """Follow a new selection or focus; a selection changes both, and is drawn once."""
+        if self._wanted() != self._outlined:
+            self._draw_outlines()
+
+    def _draw_outlines(self) -> None:
+        """Draw the outlines of the selected cells and of the one in focus, and take others away."""
+        self._outlined = self._wanted()
+        paths: dict[Labels, list[npt.NDArray[np.float64]]] = {}
+        for found in map(self.shown, self._outlined):
+            if found is not None:
+                paths.setdefault(found[0], []).append(outline(*found))
+        self._remove_outlines()
+        active = self._viewer.layers.selection.active
+        for layer, polygons in paths.items():
+            self._viewer.add_shapes(
+                polygons,
+                shape_type="polygon",
+                name=text("layer.selected"),
+                edge_color=OUTLINE,
+                edge_width=float(layers.outline_width(layer)),
+                face_color="transparent",
+                opacity=0.9,
+                metadata={TAG: {"role": "selected"}},
+                **layers.placement(layer, layer.ndim),
+            )
+        if paths:
+            self._viewer.layers.selection.active = active
+
+    def _remove_outlines(self) -> None:
+        """Remove our outline layers, if there are any."""
         for layer in [layer for layer in self._viewer.layers if tag(layer).get("role") == "selected"]:
             self._viewer.layers.remove(getattr(layer, "__wrapped__", layer))
 

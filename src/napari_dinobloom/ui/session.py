@@ -64,6 +64,10 @@ class Session(EventedModel):
         How the last job ended, for people.
     result : SmearResult or None
         What the last run found in the image it was started on.
+    acts : int
+        Acts of a person on the cells of the study so far; after each the layers are up to date already.
+    notes : tuple of str
+        What the last segmentation wants people to know.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -77,6 +81,8 @@ class Session(EventedModel):
     progress: Progress | None = None
     message: str = ""
     result: Any = None
+    acts: int = 0
+    notes: tuple[str, ...] = ()
 
     def select(self, *cell_ids: str) -> None:
         """Select these cells and look at the last of them; nothing is selected when there are none."""

@@ -1,0 +1,85 @@
+"""A cell layer after an act of a person: only the window around the cells that changed is drawn anew.
+
+napari needs 0.3 s to take a whole new label image of 4096 x 4096; a window of a few cells takes 1 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Labels
+
+from napari_dinobloom.io.masks import FieldMasks, draw
+from napari_dinobloom.io.study import Study
+from napari_dinobloom.ui import layers
+from napari_dinobloom.ui.images import TAG, tag
+
+Box = tuple[int, ...]
+
+
+def update(layer: Labels, study: Study, touched: Iterable[str] = ()) -> None:
+    """Show in one of our cell layers what its study holds now.
+
+    Parameters
+    ----------
+    layer : Labels
+        A cell layer of `study`.
+    study : Study
+        Open; may have been changed by one act or many.
+    touched : iterable of str
+        Cells whose outline may have changed within the same box. Cells that came, went or have another box are found
+        by themselves.
+    """
+    mark = tag(layer)
+    fields, specimen = mark["fields"], study.specimen
+    now = layers.cell_rows(study, fields, specimen)
+    if layer.ndim == 3 or now.dtype.itemsize > layer.dtype.itemsize:
+        # In a stack a new number moves those of later planes; their pixels are lazy, so that building it anew is cheap.
+        layers.take(layer, layers.cell_layer(study, fields, name="", stack=layer.ndim == 3, specimen=specimen))
+        return
+    windows = _changed(mark["boxes"], now.boxes, {layers.value_of(layer, cell) for cell in touched} - {0})
+    layer.features = now.features
+    layers.recolour(layer, now.features["class"], study.palette)
+    layer.metadata = {**layer.metadata, TAG: {**mark, "boxes": now.boxes}}
+    if windows:
+        _repaint(layer, study.masks(fields[0]), windows)
+
+
+def _changed(before: dict[int, Box], now: dict[int, Box], touched: set[int]) -> list[Box]:
+    """Boxes around all that came, went, moved or was touched, as it was and as it is."""
+    values = {value for value in before.keys() | now.keys() if before.get(value) != now.get(value)} | touched
+    boxes = (boxes[value] for value in sorted(values) for boxes in (before, now) if value in boxes)
+    return list(dict.fromkeys(boxes))
+
+
+def _repaint(layer: Labels, masks: FieldMasks, windows: Sequence[Box]) -> None:
+    """Draw the cells in some windows of a (Y, X) layer; nothing outside of them changes."""
+    height, width = layer.data.shape
+    rows, columns, values = [], [], []
+    for y0, x0, y1, x1 in windows:
+        y0, x0, y1, x1 = max(y0, 0), max(x0, 0), min(y1, height), min(x1, width)
+        if y0 < y1 and x0 < x1:
+            yy, xx = np.mgrid[y0:y1, x0:x1]
+            rows.append(yy.ravel())
+            columns.append(xx.ravel())
+            values.append(drawn(masks, (y0, x0, y1, x1)).ravel())
+    if rows:
+        where = (np.concatenate(rows), np.concatenate(columns))
+        layer.data_setitem(where, np.concatenate(values).astype(layer.dtype))
+
+
+def drawn(masks: FieldMasks, window: Box, what: Literal["cells", "nuclei"] = "cells") -> npt.NDArray[np.int32]:
+    """Draw the part of a field's label image that lies in `window` (y0, x0, y1, x1), half-open and inside the field."""
+    y0, x0, y1, x1 = window
+    boxes = masks.boxes
+    near = np.flatnonzero((boxes[:, 0] < y1) & (boxes[:, 2] > y0) & (boxes[:, 1] < x1) & (boxes[:, 3] > x0))
+    part = FieldMasks(
+        boxes[near] - np.array([y0, x0, y0, x0], np.int32),
+        masks.numbers[near],
+        [masks.cells[at] for at in near],
+        [masks.nuclei[at] for at in near],
+    )
+    return draw(part, (y1 - y0, x1 - x0), what)

@@ -1,0 +1,69 @@
+"""The frame of our dock widgets: one column that scrolls, above a line that is always in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+
+from napari_dinobloom.ui.texts import text
+from napari_dinobloom.ui.widgets.smear_form import SmearForm
+
+
+class Column(QWidget):
+    """Parts one below the other, and the disclaimer below them all."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        inner = QWidget()
+        self._parts = QVBoxLayout(inner)
+        self._parts.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setWidget(inner)
+        self.disclaimer = QLabel(text("disclaimer"))
+        self.disclaimer.setStyleSheet("font-weight: bold")
+        self.disclaimer.setContentsMargins(*self._parts.getContentsMargins())
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll, 1)
+        layout.addWidget(self.disclaimer)
+        self.setMinimumWidth(330)
+
+    def add(self, *parts: QWidget) -> None:
+        """Put `parts` below those that are there."""
+        for part in parts:
+            self._parts.insertWidget(self._parts.count() - 1, part)
+
+    def at_the_end(self, *calls: Callable[[], object]) -> None:
+        """Make these calls, each once, when the widget is gone; they must not need it."""
+        self.destroyed.connect(_Calls(calls))
+
+
+class _Calls:
+    """Calls to be made once."""
+
+    def __init__(self, calls: tuple[Callable[[], object], ...]) -> None:
+        self._calls = list(calls)
+
+    def __call__(self, _gone: object = None) -> None:
+        while self._calls:
+            self._calls.pop(0)()
+
+
+def follow_layers(viewer: Any, form: SmearForm) -> Callable[[], None]:
+    """Keep the images that a form offers those of the viewer; return how to stop, since the viewer outlives it."""
+    events = viewer.layers.events
+    active = viewer.layers.selection.events.active
+    for emitter in (events.inserted, events.removed, events.renamed):
+        emitter.connect(form.refresh_images)
+    active.connect(form.choose_active)
+
+    def stop() -> None:
+        for emitter in (events.inserted, events.removed, events.renamed):
+            emitter.disconnect(form.refresh_images)
+        active.disconnect(form.choose_active)
+
+    return stop
