@@ -30,7 +30,7 @@ from PIL import Image
 
 from napari_dinobloom.cells.segment import VERSION, Cells, segment
 from napari_dinobloom.io.generate import generate_smear
-from napari_dinobloom.io.painting import STAINS
+from napari_dinobloom.io.canvas import STAINS
 
 Labels = NDArray[np.integer[Any]]
 Bool = NDArray[np.bool_]

@@ -5,7 +5,7 @@ from napari_dinobloom.cells import segment as module
 from napari_dinobloom.cells.measures import COLUMNS
 from napari_dinobloom.cells.segment import SegmentSettings, iter_segment, segment
 from napari_dinobloom.io.generate import generate_smear
-from napari_dinobloom.io.painting import STAINS
+from napari_dinobloom.io.canvas import STAINS
 from napari_dinobloom.progress import drain
 
 

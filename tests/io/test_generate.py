@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from napari_dinobloom.io.generate import generate_smear, iter_write_smears, write_smears
-from napari_dinobloom.io.painting import RADIUS_UM, STAINS
+from napari_dinobloom.io.canvas import STAINS
+from napari_dinobloom.io.cell_types import CELL_TYPES
 from napari_dinobloom.progress import drain
 
 
@@ -35,7 +36,8 @@ def test_truth_fits_the_picture(stain):
 
 def test_cells_have_the_size_of_their_type_whatever_the_pixel_size():
     for pixel in (0.1, 0.2):
-        for name, (low, high) in RADIUS_UM.items():
+        for name, kind in CELL_TYPES.items():
+            low, high = kind.radius_um
             smear = generate_smear(
                 1,
                 height=round(60 / pixel),
@@ -87,7 +89,7 @@ def test_written_smears_read_back_as_generated(tmp_path):
         ({"n_white": -1}, "n_white"),
         ({"pixel_size_um": 5.0}, "pixel_size_um"),
         ({"stain": "gram"}, "gram"),
-        ({"composition": {"blast": 1.0}}, "composition"),
+        ({"composition": {"no such cell": 1.0}}, "composition"),
         ({"composition": {"monocyte": 0.0}}, "composition"),
     ],
 )

@@ -17,15 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_dinobloom.io.atomic import replacing, write_text
-from napari_dinobloom.io.painting import (
-    RADIUS_UM,
-    STAINS,
-    Canvas,
-    add_platelets,
-    add_red_cells,
-    add_white_cells,
-    photograph,
-)
+from napari_dinobloom.io.canvas import STAINS, Canvas
+from napari_dinobloom.io.cell_types import CELL_TYPES
+from napari_dinobloom.io.painting import add_platelets, add_red_cells, add_white_cells, photograph
 from napari_dinobloom.progress import Progress, Steps, drain
 
 VERSION = 1
@@ -59,7 +53,7 @@ class GeneratedSmear:
     pixel_size_um : float
         Micrometres per pixel.
     stain : str
-        Key of `painting.STAINS`.
+        Key of `canvas.STAINS`.
     """
 
     image: NDArray[np.uint8]
@@ -96,13 +90,13 @@ def generate_smear(
     pixel_size_um : float
         Micrometres per pixel, 0.03 to 1.
     stain : str, optional
-        Key of `painting.STAINS`; default: chosen by the seed.
+        Key of `canvas.STAINS`; default: chosen by the seed.
     touching : float
         Share of white cells placed against another one, 0 to 1.
     crowding : float
         Share of the free area that red cells cover, 0 to 0.8.
     composition : mapping of str to float
-        Share of each type of `RADIUS_UM`.
+        Share of each type of `CELL_TYPES`.
 
     Returns
     -------
@@ -195,9 +189,9 @@ def _check(
         raise ValueError(f"pixel_size_um is {pixel_size_um}: give 0.03 to 1 micrometre per pixel")
     if stain is not None and stain not in STAINS:
         raise ValueError(f"stain {stain!r} is not known: use one of {', '.join(sorted(STAINS))}")
-    unknown = sorted(set(composition) - set(RADIUS_UM))
+    unknown = sorted(set(composition) - set(CELL_TYPES))
     if unknown or not composition or min(composition.values()) < 0 or sum(composition.values()) <= 0:
-        raise ValueError(f"composition {dict(composition)} is not usable: shares of {', '.join(RADIUS_UM)}")
+        raise ValueError(f"composition {dict(composition)} is not usable: shares of {', '.join(CELL_TYPES)}")
 
 
 def _truth(
