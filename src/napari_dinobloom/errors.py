@@ -7,7 +7,7 @@ class DinoBloomError(Exception):
     """Base of all errors raised for input, files or settings that a user can mend."""
 
 
-class ImageError(DinoBloomError):
+class ImageError(DinoBloomError, ValueError):
     """A picture cannot be used; the message names the file and the remedy."""
 
 
@@ -29,3 +29,7 @@ class EncoderError(DinoBloomError):
 
 class AtlasError(DinoBloomError):
     """A reference atlas does not fit the encoder or the crops, or cannot be read."""
+
+
+class LicenceError(InputError):
+    """What the user asked for stands under terms that have to be accepted first; the message names them and how."""
