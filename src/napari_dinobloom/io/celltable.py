@@ -57,8 +57,22 @@ COLUMNS: dict[str, str] = {
     "reviewed": "bool",
     "excluded": "bool",
     "deleted": "bool",
+    "gone": "bool",
 }
 """Every column of ``obs`` that the package writes, in order, and its dtype."""
+
+MEASURES = (
+    "area_px",
+    "nucleus_area_px",
+    "nc_ratio",
+    "solidity",
+    "circularity",
+    "lobes",
+    "focus",
+    "touches_border",
+    "quality",
+)
+"""Columns that are measured in the picture, within the cell's outline."""
 
 EMPTY: dict[str, Any] = {"str": "", "bool": False, "int32": 0, "float32": np.nan}
 """Value of a column that nobody has filled yet."""
@@ -168,6 +182,49 @@ def empty_cells() -> AnnData:
     from anndata import AnnData
 
     return AnnData(obs=complete(pd.DataFrame({"cell_id": pd.Series([], dtype=object)})))
+
+
+def grown(adata: AnnData, rows: pd.DataFrame) -> AnnData:
+    """Return the table with more cells at its end.
+
+    Parameters
+    ----------
+    adata : AnnData
+        The table; not changed.
+    rows : DataFrame
+        New cells, with any of `COLUMNS`.
+
+    Returns
+    -------
+    AnnData
+        Of the new cells, what is computed from crops (embedding, map) is NaN, they stand in no graph and no gate.
+    """
+    import anndata
+
+    rows = complete(rows)
+    columns = {
+        name: pd.concat([column, rows[name] if name in rows else _unfilled(column, len(rows))], ignore_index=True).array
+        for name, column in adata.obs.items()
+    }
+    x = None if adata.X is None else np.full((len(rows), adata.n_vars), np.nan, np.float32)
+    fresh = anndata.AnnData(x, obs=rows[[]], var=adata.var[[]] if x is not None else None)
+    for name, values in adata.obsm.items():
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":  # else concat makes float64 of float32
+            fresh.obsm[name] = np.full((len(rows), *values.shape[1:]), np.nan, values.dtype)
+    if "spatial" in adata.obsm:
+        fresh.obsm["spatial"] = rows[["x", "y"]].to_numpy(adata.obsm["spatial"].dtype)
+    whole = anndata.concat([adata, fresh], join="outer", merge="first", pairwise=True, fill_value=np.nan)
+    whole.obs = pd.DataFrame(columns, index=adata.obs.index.append(rows.index))
+    whole.uns = adata.uns
+    return whole
+
+
+def _unfilled(column: pd.Series[Any], n: int) -> pd.Series[Any]:
+    """`n` values for a column that is not ours: NaN, False, 0, no category or ""."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.Series(pd.Categorical.from_codes([-1] * n, dtype=column.dtype))
+    value: Any = "" if _is_text(column) else np.nan if column.dtype.kind == "f" else 0
+    return pd.Series([value] * n, dtype=column.dtype)
 
 
 def write_cells(path: Path, adata: AnnData, numbers: Mapping[str, int] | None = None) -> None:

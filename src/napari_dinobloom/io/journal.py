@@ -2,7 +2,9 @@
 
 A line is ``{"seq", "op", "cells", "old", "new", "who", "when"}`` and, for undo and redo, ``"undoes"``: the line whose
 inverse it is. ``old`` and ``new`` give for each changed column one value for all cells, or a list with one for each.
-Replay sets columns to ``new``, so that it does no harm to a table that holds some of the acts already.
+An act that changes outlines has ``"shapes": {"old": {cell: shape}, "new": {cell: shape}}`` too; a cell that only
+``new`` has is made by the act. Replay sets columns and shapes to ``new``, so that it does no harm to a table that holds
+some of the acts already.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import pandas as pd
 
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.atomic import disk_errors, sync_folder
+from napari_dinobloom.io.celltable import split_cell_id
+from napari_dinobloom.io.shapes import Shape, parse_shape
 from napari_dinobloom.io.trust import check_text
 
 Value = str | bool
@@ -37,7 +41,10 @@ EDITABLE: dict[str, type] = {
 }
 """Columns of the cell table that a human act may change."""
 
-OPS = ("label", "exclude", "review", "delete", "undo", "redo")
+RESHAPING = ("add", "merge", "split", "repaint")
+"""Acts that change outlines or make cells."""
+
+OPS = ("label", "exclude", "review", "delete", *RESHAPING, "undo", "redo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,8 @@ class Entry:
         ISO time in UTC.
     undoes : int or None
         For undo and redo: the line whose inverse this is.
+    old_shapes, new_shapes : dict
+        Cell id to its outline before and after; a cell that the act makes has none before, and its undo has none after.
     """
 
     seq: int
@@ -70,6 +79,8 @@ class Entry:
     who: str
     when: str
     undoes: int | None = None
+    old_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    new_shapes: Mapping[str, Shape] = field(default_factory=dict)
 
     def to_line(self) -> str:
         """Return the JSON line, with its line end."""
@@ -84,6 +95,11 @@ class Entry:
         }
         if self.undoes is not None:
             content["undoes"] = self.undoes
+        if self.old_shapes or self.new_shapes or self.op in RESHAPING:
+            sides = {"old": self.old_shapes, "new": self.new_shapes}
+            content["shapes"] = {
+                side: {cell: shape.to_json() for cell, shape in shapes.items()} for side, shapes in sides.items()
+            }
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
@@ -97,10 +113,19 @@ class Journal:
         ``edits.jsonl``; need not exist.
     entries : list of Entry
         All whole lines.
+    shapes : dict
+        Cell id to the outline that the acts leave it with, in the order in which they first named it.
+    deleted : dict
+        Cell id to whether the acts leave it deleted.
+    unmade : set of str
+        Cells whose making was undone.
     """
 
     path: Path
     entries: list[Entry] = field(default_factory=list)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    deleted: dict[str, bool] = field(default_factory=dict)
+    unmade: set[str] = field(default_factory=set)
     _whole: int = 0  # bytes of the file up to the end of the last whole line
     _size: int = 0  # bytes of the file when it was read or last written
     _done: list[int] = field(default_factory=list)
@@ -147,6 +172,8 @@ class Journal:
         *,
         undoes: int | None = None,
         when: str | None = None,
+        old_shapes: Mapping[str, Shape] | None = None,
+        new_shapes: Mapping[str, Shape] | None = None,
     ) -> Entry:
         """Write one act to the disk and return it; when this returns, it survives a power cut.
 
@@ -165,6 +192,8 @@ class Journal:
             who=user(),
             when=when or now(),
             undoes=undoes,
+            old_shapes=dict(old_shapes or {}),
+            new_shapes=dict(new_shapes or {}),
         )
         self._write(entry.to_line().encode("utf-8"))
         self._take(entry)
@@ -194,8 +223,14 @@ class Journal:
             sync_folder(self.path.parent)
 
     def _take(self, entry: Entry) -> None:
-        """Add an entry in memory and keep the stacks of undo and redo."""
+        """Add an entry in memory; keep the stacks of undo and redo and what the acts come to."""
         self.entries.append(entry)
+        self.shapes.update(entry.new_shapes)
+        self.unmade.difference_update(entry.new_shapes)
+        self.unmade.update(cell for cell in entry.old_shapes if cell not in entry.new_shapes)
+        if "deleted" in entry.new:
+            values = _spread({"deleted": entry.new["deleted"]}, len(entry.cells))["deleted"]
+            self.deleted.update(zip(entry.cells, map(bool, values), strict=True))
         if entry.op == "undo":
             if entry.undoes in self._done:
                 self._done.remove(entry.undoes)
@@ -218,7 +253,15 @@ class Journal:
     def invert(self, op: str, entry: Entry) -> Entry:
         """Append the inverse of `entry` as an undo or redo line."""
         n = len(entry.cells)
-        return self.append(op, entry.cells, _spread(entry.new, n), _spread(entry.old, n), undoes=entry.seq)
+        return self.append(
+            op,
+            entry.cells,
+            _spread(entry.new, n),
+            _spread(entry.old, n),
+            undoes=entry.seq,
+            old_shapes=entry.new_shapes,
+            new_shapes=entry.old_shapes,
+        )
 
     def _by_seq(self, seq: int) -> Entry:
         return next(entry for entry in reversed(self.entries) if entry.seq == seq)
@@ -298,7 +341,33 @@ def _parse(line: bytes, number: int) -> Entry:
         raise ValueError(str(error)) from error
     if set(old) != set(new):
         raise ValueError("'old' and 'new' name other columns.")
-    return Entry(raw["seq"], raw["op"], tuple(cells), old, new, who, when, undoes)
+    old_shapes, new_shapes = _check_shapes(raw)
+    return Entry(raw["seq"], raw["op"], tuple(cells), old, new, who, when, undoes, old_shapes, new_shapes)
+
+
+def _check_shapes(raw: dict[str, Any]) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    """Return the outlines before and after of a line that may have some; they must be those of its cells."""
+    if "shapes" not in raw:
+        if raw["op"] in RESHAPING:
+            raise ValueError("lacks its shapes.")
+        return {}, {}
+    sides = raw["shapes"]
+    if raw["op"] not in (*RESHAPING, "undo", "redo") or "deleted" not in raw["new"]:
+        raise ValueError("holds shapes, which such an act does not change.")
+    if not isinstance(sides, dict) or set(sides) != {"old", "new"}:
+        raise ValueError("holds shapes without 'old' and 'new'.")
+    named = set(raw["cells"])
+    parsed: list[dict[str, Shape]] = []
+    for side in (sides["old"], sides["new"]):
+        if not isinstance(side, dict) or not named.issuperset(side):
+            raise ValueError("holds shapes of cells that it does not name.")
+        for cell in side:
+            try:
+                split_cell_id(cell)
+            except StudyError as error:
+                raise ValueError(str(error)) from error
+        parsed.append({cell: parse_shape(shape) for cell, shape in side.items()})
+    return parsed[0], parsed[1]
 
 
 def _check_values(raw: object, n: int) -> dict[str, Values]:

@@ -6,6 +6,7 @@ Label images are drawn on demand; the value of a pixel is the number in the cell
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +56,18 @@ class FieldMasks:
         return len(self.numbers)
 
     @classmethod
+    def empty(cls) -> FieldMasks:
+        """Return the masks of a field without cells."""
+        return cls(np.zeros((0, 4), np.int32), np.zeros(0, np.int32), [], [])
+
+    def take(self, rows: Sequence[int]) -> FieldMasks:
+        """Return the cells in these rows, in this order."""
+        index = np.asarray(rows, np.int64)
+        return FieldMasks(
+            self.boxes[index], self.numbers[index], [self.cells[i] for i in rows], [self.nuclei[i] for i in rows]
+        )
+
+    @classmethod
     def from_labels(
         cls, labels: NDArray[np.integer[Any]], nuclei: NDArray[np.integer[Any]], *, numbers: object = None
     ) -> FieldMasks:
@@ -87,6 +100,12 @@ class FieldMasks:
             cells.append(labels[place] == number)
             cores.append(nuclei[place] == number)
         return cls(np.asarray(boxes, np.int32).reshape(-1, 4), np.asarray(wanted, np.int32).reshape(-1), cells, cores)
+
+
+def joined(first: FieldMasks, second: FieldMasks) -> FieldMasks:
+    """Return the cells of both, `second` behind; no number may stand in both."""
+    boxes, numbers = np.concatenate([first.boxes, second.boxes]), np.concatenate([first.numbers, second.numbers])
+    return FieldMasks(boxes, numbers, [*first.cells, *second.cells], [*first.nuclei, *second.nuclei])
 
 
 def draw(masks: FieldMasks, shape: tuple[int, int], what: Literal["cells", "nuclei"] = "cells") -> NDArray[np.int32]:

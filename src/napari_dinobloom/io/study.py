@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,14 +11,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import StudyError
-from napari_dinobloom.io import celltable, journal, locations, lock, manifest
+from napari_dinobloom.io import celltable, journal, lock, manifest
 from napari_dinobloom.io.atomic import disk_errors
-from napari_dinobloom.io.fields import INSIDE, FieldRecord, make_id
-from napari_dinobloom.io.folder import StudyFolder
-from napari_dinobloom.io.masks import FieldMasks, draw, load_masks, save_masks
-from napari_dinobloom.io.roots import find_root
-from napari_dinobloom.io.smear import Smear, read_smear, write_picture
-from napari_dinobloom.io.trust import check_relative, check_text, inside
+from napari_dinobloom.io.fields import FieldRecord
+from napari_dinobloom.io.images import StudyImages
+from napari_dinobloom.io.masks import FieldMasks, draw, joined, load_masks, save_masks
+from napari_dinobloom.io.replay import replay
+from napari_dinobloom.io.shapes import MEASURED, Shape, masks_of
+from napari_dinobloom.io.trust import check_text, inside
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,7 +31,7 @@ EDITS = "edits.jsonl"
 CellIds = str | Iterable[str]
 
 
-class Study(StudyFolder):
+class Study(StudyImages):
     """A study, opened.
 
     Make one with `Study.create`, `Study.open` or `Study.open_or_create`; use it as a context manager or call `close`.
@@ -46,7 +46,8 @@ class Study(StudyFolder):
     held_by : Holder or None
         The process that writes, if that is why.
     orphans : list of str
-        Cells that the journal names and the table does not have; known once `cells` was read.
+        Cells that the journal names and the table does not have, and cells with a hand label that the segmentation no
+        longer finds; their acts are kept. Known once `cells` was read.
     """
 
     def __init__(self, path: Path, content: manifest.Manifest, held: lock.Lock | lock.Holder | None, why: str) -> None:
@@ -55,110 +56,8 @@ class Study(StudyFolder):
         self._journal: journal.Journal | None = None
         self._cells: AnnData | None = None
         self._numbers: dict[str, int] | None = None
-        self._places: dict[str, Path] = {}
 
-    # Images and masks
-
-    def add_root(self, folder: str | Path) -> str:
-        """Return the root id of a folder of images; a new one where no known root is this folder.
-
-        A root that is not found on this machine is recognised by the hashes of its files and remembered at its new
-        place. Where the folder lies is kept in the user's own locations file, not in the study.
-        """
-        folder = Path(folder).resolve()
-        if folder == self.path:
-            return INSIDE
-        known = {root: self._place(root) for root in self._manifest.roots}
-        root = find_root(folder, known, self._manifest.fields)
-        if root is None:
-            root = f"r{max((int(name[1:]) for name in known), default=0) + 1}"
-            bare = folder.name
-            try:
-                check_relative(bare, "root")
-            except StudyError:
-                bare = ""
-            self._replace(roots={**self._manifest.roots, root: bare})
-        if known.get(root) != folder:
-            self.remember_root(root, folder)
-        return root
-
-    def remember_root(self, root_id: str, folder: str | Path) -> None:
-        """Say where the images of a root lie on this machine; also allowed for a read-only study."""
-        if root_id not in self._manifest.roots:
-            raise StudyError(f"{self.path}: has no root {root_id[:40]!r}; it has {', '.join(self._manifest.roots)}.")
-        self._places[root_id] = Path(folder).resolve()
-        try:
-            locations.remember(self.id, root_id, self._places[root_id])
-        except OSError:
-            return  # a user without a writable home: known for this session
-
-    def _place(self, root: str) -> Path | None:
-        """Folder of a root on this machine, as far as known."""
-        if root not in self._places:
-            self._places.update(
-                {name: at for name, at in locations.recall(self.id).items() if name not in self._places}
-            )
-        return self._places.get(root)
-
-    def locate(self, field: FieldRecord | str) -> Path:
-        """Return the image file of a field on this machine.
-
-        Raises
-        ------
-        StudyError
-            If it is not found; the message says how to name its folder.
-        """
-        record = self.field(field) if isinstance(field, str) else field
-        check_relative(record.file, f"{self.path}: field {record.id}")
-        if record.root == INSIDE:
-            path, place = inside(self.path, record.file), self.path
-        else:
-            known = self._place(record.root)
-            title = self._manifest.roots.get(record.root) or record.root
-            if known is None:
-                raise StudyError(
-                    f"{self.path}: the folder {title!r} with the image {record.file!r} is not known on this machine. "
-                    f"Run again with that folder as input, or call study.remember_root({record.root!r}, FOLDER)."
-                )
-            path, place = known / record.file, known
-        if not path.is_file():
-            raise StudyError(
-                f"{path}: the image of field {record.id!r} is gone. Connect its disk or put it back into {place}; if "
-                f"it was moved, call study.remember_root({record.root!r}, FOLDER) or run again with its new folder."
-            )
-        return path
-
-    def read_field(self, field_id: str) -> Smear:
-        """Open the image of a field; its pixels are read when they are asked for."""
-        return read_smear(self.locate(field_id))
-
-    def keep_picture(self, name: str, pixels: NDArray[np.uint8], pixel_size_um: float | None = None) -> Path:
-        """Store a picture that exists only in memory as ``fields/NAME.png`` and return its path.
-
-        Parameters
-        ----------
-        name : str
-            Wanted name; made portable. A file with other pixels is not overwritten.
-        pixels : ndarray
-            (Y, X, 3) uint8.
-        pixel_size_um : float, optional
-            Micrometres a pixel, stored in the file.
-        """
-        self.ensure_writable()
-        folder = self.path / "fields"
-        with disk_errors(folder):
-            folder.mkdir(exist_ok=True)
-        taken: list[str] = []
-        while True:
-            path = folder / f"{make_id(name, taken)}.png"
-            if not path.exists():
-                with disk_errors(path):
-                    write_picture(path, pixels, pixel_size_um)
-                return path
-            stored = read_smear(path)
-            if stored.image.shape == pixels.shape and np.array_equal(np.asarray(stored.image), pixels):
-                return path
-            taken.append(path.stem)
+    # Masks
 
     def masks_path(self, field_id: str) -> Path:
         """Path of the mask file of a field."""
@@ -174,8 +73,17 @@ class Study(StudyFolder):
         return path
 
     def masks(self, field_id: str) -> FieldMasks:
-        """Return the bitmaps of the cells of a field."""
-        return load_masks(self.masks_path(field_id))[0]
+        """Return the bitmaps of the cells of a field, as people have corrected them; deleted cells are left out.
+
+        Cells whose outline a person changed or made come last, so that they lie on top when drawn.
+        """
+        stored = load_masks(self.masks_path(field_id))[0]
+        with self._guard:
+            shapes, deleted = self.hand_shapes(field_id), self._acts().deleted
+            ids = [celltable.cell_id(field_id, number) for number in stored.numbers.tolist()]
+            kept = [i for i, cell in enumerate(ids) if cell not in shapes and not deleted.get(cell)]
+            by_hand = masks_of({cell: shape for cell, shape in shapes.items() if not deleted.get(cell)})
+        return joined(stored.take(kept), by_hand)
 
     def labels(self, field_id: str) -> NDArray[np.int32]:
         """Draw the cells of a field: (Y, X) int32, 0 or the number in the cell's id."""
@@ -191,13 +99,15 @@ class Study(StudyFolder):
 
     @property
     def cells(self) -> AnnData:
-        """The cell table with all human acts in it; the same object each time, with no row when there is none yet."""
+        """The cell table with all human acts in it, with no row when there is none yet.
+
+        The same object each time, until an act adds a cell or the table is replaced.
+        """
         with self._guard:
             if self._cells is None:
                 path = inside(self.path, CELLS)
                 adata = celltable.read_cells(path) if path.exists() else celltable.empty_cells()
-                self.orphans = journal.apply(self._acts().entries, adata.obs)
-                self._cells = adata
+                self._cells, self.orphans = self._replayed(adata, self._acts().entries)
             return self._cells
 
     def reload(self) -> None:
@@ -209,8 +119,9 @@ class Study(StudyFolder):
     def save_cells(self, adata: AnnData) -> None:
         """Replace the cell table, whole or not at all; `adata` becomes `cells`.
 
-        Columns of `celltable.COLUMNS` that are missing are filled, human acts are applied again, and the highest
-        number ever given in each field is kept, so that `next_number` never gives one twice.
+        Columns of `celltable.COLUMNS` that are missing are filled, human acts are applied again (cells made by hand
+        that `adata` lacks are appended to a copy of it), and the highest number ever given in each field is kept, so
+        that `next_number` never gives one twice.
         """
         self.ensure_writable()
         with self._guard:
@@ -218,7 +129,7 @@ class Study(StudyFolder):
             if adata.is_view:
                 adata = adata.copy()
             adata.obs = celltable.complete(adata.obs)
-            self.orphans = journal.apply(self._acts().entries, adata.obs)
+            adata, self.orphans = self._replayed(adata, self._acts().entries)
             numbers = celltable.highest_numbers(adata.obs["cell_id"], numbers)
             celltable.write_cells(self.path / CELLS, adata, numbers)
             self._numbers, self._cells = numbers, adata
@@ -228,11 +139,67 @@ class Study(StudyFolder):
         return self._last_numbers().get(self.field(field_id).id, 0) + 1
 
     def _last_numbers(self) -> dict[str, int]:
-        """Highest number ever given in each field."""
+        """Highest number ever given in each field, by the segmentation or a person."""
         if self._numbers is None:
             path = inside(self.path, CELLS)
             self._numbers = celltable.read_numbers(path) if path.exists() else {}
-        return dict(self._numbers)
+        with self._guard:
+            made = pd.Series(list(self._acts().shapes), dtype=object)
+        return celltable.highest_numbers(made, self._numbers)
+
+    def _replayed(self, adata: AnnData, entries: Sequence[journal.Entry]) -> tuple[AnnData, list[str]]:
+        """Put acts into a table; cells that they made are appended, which gives another object."""
+        return replay(entries, adata, {record.id: record for record in self.fields})
+
+    # What people drew
+
+    def hand_shapes(self, field_id: str | None = None) -> dict[str, Shape]:
+        """Outlines that people drew or changed, by cell id, of one field or all; also those of deleted cells."""
+        with self._guard:
+            shapes = self._acts().shapes
+            if field_id is None:
+                return dict(shapes)
+            return {cell: shape for cell, shape in shapes.items() if cell.rpartition(":")[0] == field_id}
+
+    def hand_deleted(self) -> set[str]:
+        """Cells that people said are none: deleted, merged or split; not those whose making was undone."""
+        with self._guard:
+            acts = self._acts()
+            return {cell for cell, value in acts.deleted.items() if value} - acts.unmade
+
+    def hand_unmade(self) -> set[str]:
+        """Cells whose making was undone."""
+        with self._guard:
+            return set(self._acts().unmade)
+
+    def shapes(self, cell_ids: Sequence[str]) -> dict[str, Shape]:
+        """Outlines and measures of living cells of one field as they are now.
+
+        Raises
+        ------
+        StudyError
+            If a cell is unknown or deleted, or they lie in several fields.
+        """
+        with self._guard:
+            obs = self.cells.obs
+            for cell in cell_ids:
+                if cell not in obs.index or obs.at[cell, "deleted"]:
+                    raise StudyError(f"{self.path}: has no cell {cell[:100]!r}, or it is deleted. Choose another cell.")
+            fields = sorted({celltable.split_cell_id(cell)[0] for cell in cell_ids})
+            if len(fields) > 1:
+                raise StudyError(
+                    f"{self.path}: these cells lie in the fields {', '.join(fields)}. Choose those of one."
+                )
+            masks = self.masks(fields[0]) if fields else FieldMasks.empty()
+            found = {celltable.cell_id(fields[0], number): i for i, number in enumerate(masks.numbers.tolist())}
+            for cell in cell_ids:
+                if cell not in found:
+                    raise StudyError(f"{self.masks_path(fields[0])}: lacks the outline of cell {cell}. Run again.")
+            rows = obs.loc[list(cell_ids), list(MEASURED)].to_dict("index")
+            at = {cell: found[cell] for cell in cell_ids}
+            return {
+                cell: Shape.of(masks.boxes[i], masks.cells[i], masks.nuclei[i], rows[cell]) for cell, i in at.items()
+            }
 
     # Human acts
 
@@ -254,6 +221,67 @@ class Study(StudyFolder):
     def delete(self, cell_ids: CellIds, value: bool = True) -> journal.Entry | None:
         """Mark cells as none at all; their rows and ids stay."""
         return self._act("delete", cell_ids, {"deleted": bool(value)})
+
+    def reshape(
+        self,
+        op: Literal["add", "merge", "split", "repaint"],
+        shapes: Mapping[str, Shape],
+        *,
+        delete: Sequence[str] = (),
+        inherit: Mapping[str, str] | None = None,
+    ) -> journal.Entry:
+        """Change outlines, make and delete cells of one field: one act.
+
+        Parameters
+        ----------
+        op : str
+            What the person did.
+        shapes : mapping
+            Cell id to its new outline; an id from `next_number` onwards is a new cell.
+        delete : sequence of str
+            Cells that are no more.
+        inherit : mapping, optional
+            New cell to the cell whose hand label it takes over.
+
+        Returns
+        -------
+        Entry
+            The journal's line; it is on the disk.
+
+        Raises
+        ------
+        StudyError
+            If a cell is unknown or deleted, an id was given before, a shape leaves its field, or nothing may be
+            written. Nothing has changed then.
+        """
+        self.ensure_writable()
+        with self._guard:
+            obs = self.cells.obs
+            known = [cell for cell in shapes if cell in obs.index]
+            made = [cell for cell in shapes if cell not in obs.index]
+            before = self.shapes([*delete, *known])
+            self._check_shapes(shapes, made)
+            cells = [*delete, *known, *made]
+            old: dict[str, list[journal.Value]] = {"deleted": [cell in made for cell in cells]}
+            new: dict[str, list[journal.Value]] = {"deleted": [cell in delete for cell in cells]}
+            for name in ("label", "label_by", "label_at") if inherit else ():
+                now = {cell: str(obs.at[cell, name]) if cell in before else "" for cell in cells}
+                old[name] = list(now.values())
+                new[name] = [now[(inherit or {}).get(cell, cell)] for cell in cells]
+            old_shapes = {cell: before[cell] for cell in known}
+            entry = self._acts().append(op, cells, old, new, old_shapes=old_shapes, new_shapes=shapes)
+            self._cells, _ = self._replayed(self.cells, [entry])
+            return entry
+
+    def _check_shapes(self, shapes: Mapping[str, Shape], made: Sequence[str]) -> None:
+        """Refuse outlines that leave their field, and new cells with an id that was given before."""
+        for cell, shape in shapes.items():
+            name, number = celltable.split_cell_id(cell)
+            record = self.field(name)
+            if not shape.fits(record.height, record.width):
+                raise StudyError(f"{self.path}: the outline of {cell} leaves its field. Draw it inside.")
+            if cell in made and number < self.next_number(name):
+                raise StudyError(f"{self.path}: the id {cell} was given before; {self.next_number(name)} is free.")
 
     def undo(self) -> journal.Entry | None:
         """Take the last act back, in this session or an earlier one; None if there is none."""
@@ -293,7 +321,7 @@ class Study(StudyFolder):
             entry = self._acts().append(
                 op, wanted, old, {column: [value] * len(wanted) for column, value in new.items()}, when=when
             )
-            journal.apply([entry], obs)
+            self._cells, _ = self._replayed(self.cells, [entry])
             return entry
 
     def _invert(self, op: Literal["undo", "redo"]) -> journal.Entry | None:
@@ -304,8 +332,9 @@ class Study(StudyFolder):
             target = acts.to_undo() if op == "undo" else acts.to_redo()
             if target is None:
                 return None
+            adata = self.cells
             entry = acts.invert(op, target)
-            journal.apply([entry], self.cells.obs)
+            self._cells, _ = self._replayed(adata, [entry])
             return entry
 
     def _acts(self) -> journal.Journal:

@@ -22,18 +22,17 @@ from napari_dinobloom.cells import crop as crops
 from napari_dinobloom.cells import scale as scales
 from napari_dinobloom.cells import segment as segmentation
 from napari_dinobloom.cells.scale import Scale
-from napari_dinobloom.errors import ImageError, StudyError
+from napari_dinobloom.errors import ImageError
 from napari_dinobloom.io.masks import FieldMasks, key_of
 from napari_dinobloom.pipeline.read import failed
 from napari_dinobloom.pipeline.settings import RunSettings, digest
-from napari_dinobloom.pipeline.table import MEASURED, rebuilt
+from napari_dinobloom.pipeline.table import rebuilt, settled
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
     from napari_dinobloom.io.fields import FieldRecord
     from napari_dinobloom.io.study import Study
 
-SAME_CELL_IOU = 0.5
 METHOD = [m.VERSION for m in (segmentation, background, cytoplasm, drawing, material, measures, nuclei, scales, stain)]
 """Version of every part of the segmentation, so that a change of any of them segments anew."""
 
@@ -132,48 +131,11 @@ def _whole_picture(image: np.ndarray[Any, Any]) -> segmentation.Cells:
 
 
 def _store(study: Study, record: FieldRecord, cells: segmentation.Cells, key: str) -> None:
-    """Number the cells of a field and write its masks; cells that stood there before keep their numbers."""
+    """Number the cells of a field and write its masks."""
     masks = FieldMasks.from_labels(cells.labels, cells.nuclei, numbers=cells.table["label"].to_numpy())
-    numbers = np.zeros(len(masks), np.int32)
-    first = study.next_number(record.id)
-    try:
-        old = study.masks(record.id)
-    except StudyError:  # none yet, or damaged
-        old = None
-    if old is not None:
-        numbers = _kept_numbers(masks, old)
-        first = max(first, int(old.numbers.max(initial=0)) + 1)
-    new = numbers == 0
-    numbers[new] = np.arange(first, first + int(new.sum()), dtype=np.int32)
-    table = cells.table[list(MEASURED)].assign(number=numbers)
+    masks, table = settled(study, record, masks, cells.table)
     scale = {"pixel_size_um": cells.scale.pixel_size_um, "source": cells.scale.source, "red": cells.scale.red_cells}
     text = table.assign(**{f"scale_{k}": v for k, v in scale.items()}).to_json(orient="table", index=False)
     if not len(table):  # an empty table has no row to carry the scale
         text = pd.DataFrame([scale]).add_prefix("scale_").to_json(orient="table", index=False)
-    study.save_masks(record.id, replace(masks, numbers=numbers), text, key)
-
-
-def _kept_numbers(new: FieldMasks, old: FieldMasks) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """For each new cell the number of the old one it overlaps with IoU >= 0.5, or 0."""
-    numbers = np.zeros(len(new), np.int32)
-    for i, (box, mask) in enumerate(zip(new.boxes, new.cells, strict=True)):
-        near = (old.boxes[:, :2] < box[2:]).all(axis=1) & (old.boxes[:, 2:] > box[:2]).all(axis=1)
-        for j in np.flatnonzero(near):
-            if _iou(box, mask, old.boxes[j], old.cells[j]) >= SAME_CELL_IOU:
-                numbers[i] = old.numbers[j]  # above one half at most one old cell can fit, and it fits no other
-    first = np.unique(numbers, return_index=True)[1]
-    repeated = np.setdiff1d(np.arange(len(numbers)), first)
-    numbers[repeated] = 0
-    return numbers
-
-
-def _iou(
-    box: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], other: np.ndarray[Any, Any], bitmap: np.ndarray[Any, Any]
-) -> float:
-    """Intersection over union of two bitmaps in their boxes."""
-    y0, x0 = np.maximum(box[:2], other[:2])
-    y1, x1 = np.minimum(box[2:], other[2:])
-    one = mask[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
-    two = bitmap[y0 - other[0] : y1 - other[0], x0 - other[1] : x1 - other[1]]
-    common = int(np.count_nonzero(one & two))
-    return common / max(1, int(mask.sum()) + int(bitmap.sum()) - common)
+    study.save_masks(record.id, masks, text, key)
