@@ -62,6 +62,7 @@ class Brought:
 
     def __init__(self, name: str, content: str, read: Callable[[tuple[int, int]], Marks], *, strict: bool) -> None:
         self.name = f"labels:{name}"
+        self._title = name
         self.key = f"{VERSION}-{dyed.VERSION}-{content}"
         self._read = read
         self._strict = strict
@@ -153,9 +154,9 @@ class Brought:
         try:
             marks = self._read(size)
             if marks.labels is not None:
-                cuts = _cut_labels(marks.labels, marks.nuclei, self.name)
+                cuts = _cut_labels(marks.labels, marks.nuclei, self._title)
             else:
-                cuts, notes = yield from _iter_draw(marks.cells, image, scale, self.name)
+                cuts, notes = yield from _iter_draw(marks.cells, image, scale, self._title)
             problems = marks.problems
         except InputError as error:
             if self._strict:

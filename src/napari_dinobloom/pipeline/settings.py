@@ -33,6 +33,12 @@ class RunSettings:
     """What tells the patient: as `slide_from`, or ``slide``."""
     fov_um: float = 25.0
     """Side of the square around a cell that the encoder sees, micrometres."""
+    fov_diameters: float | None = None
+    """The same in diameters of the slide's typical white cell, for slides whose pixel size nobody knows."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bilinear"
+    """How crops are resized, antialiased."""
+    mask_neighbours: bool = False
+    """Paint other white cells in a crop over with the background."""
     encoder: str = "starter"
     """Name in the registry, or a file of weights."""
     device: str = "auto"
@@ -49,7 +55,11 @@ class RunSettings:
     """Of the map."""
 
     def __post_init__(self) -> None:
-        choices = {"specimen": ("blood", "marrow"), "precision": ("auto", "float32", "bf16")}
+        choices = {
+            "specimen": ("blood", "marrow"),
+            "precision": ("auto", "float32", "bf16"),
+            "interpolation": ("bilinear", "bicubic", "lanczos"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}; use {' or '.join(allowed)}.")
@@ -61,6 +71,12 @@ class RunSettings:
             raise InputError(f"min_dist is {self.min_dist}; use 0 to below 1.")
         if not 5 <= self.fov_um <= 200:
             raise InputError(f"the field of view is {self.fov_um} um; use 5 to 200 um.")
+        if self.fov_diameters is not None and not 0.5 <= self.fov_diameters <= 20:
+            raise InputError(f"the field of view is {self.fov_diameters} cell diameters; use 0.5 to 20.")
+        if self.cells and self.mask_neighbours:
+            raise InputError(
+                "mask_neighbours needs cells that were segmented; whole pictures (cells) have none beside."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for ``study.json``."""
@@ -73,15 +89,18 @@ def resolve(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> RunSettings:
     Raises
     ------
     InputError
-        If a name is not known (the nearest is named) or a value not allowed.
+        If a name is not known (the nearest is named) or a value not allowed, or two values exclude each other.
     """
     known = [f.name for f in fields(RunSettings)]
     for name in asked:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise InputError(f"{name!r} is no setting of a run" + (f"; did you mean {near[0]!r}?" if near else "."))
-    values = {name: value for name, value in stored.items() if name in known}
-    values |= {name: value for name, value in asked.items() if value is not None}
+    said = {name: value for name, value in asked.items() if value is not None}
+    if {"fov_um", "fov_diameters"} <= set(said):
+        raise InputError("the field of view is given in micrometres and in diameters: give fov_um or fov_diameters.")
+    forgotten = "fov_diameters" if "fov_um" in said else ""
+    values = {name: value for name, value in stored.items() if name in known and name != forgotten} | said
     return RunSettings(**values)
 
 

@@ -168,10 +168,6 @@ def ring_of(points: NDArray[np.float64]) -> Ring:
         raise Flaw("a coordinate is no pixel position. Correct or delete the entry.")
     if len(points) > 1 and (points[0] == points[-1]).all():
         points = points[:-1]
-    y, x = points[:, 0], points[:, 1]
-    area = 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))
-    if len(points) < 3 or area < 1.0:
-        raise Flaw(f"the outline has {len(points)} points and no area. Draw it again or delete it.")
     try:
         crossing = crosses_itself(points)
     except ValueError as error:
@@ -179,6 +175,10 @@ def ring_of(points: NDArray[np.float64]) -> Ring:
     if crossing is not None:
         at = f"near x {crossing[1]:.0f}, y {crossing[0]:.0f}"
         raise Flaw(f"the outline crosses itself {at}, so its inside is not clear. Draw it again.")
+    y, x = points[:, 0], points[:, 1]
+    area = 0.5 * abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))))
+    if len(points) < 3 or area < 1.0:
+        raise Flaw(f"the outline has {len(points)} points and an area of {area:g} pixels. Draw it again or delete it.")
     return points
 
 
