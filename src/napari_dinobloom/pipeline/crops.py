@@ -2,21 +2,25 @@
 
 The store has one row per row of the cell table, in chunks of 64, uncompressed, and in its attributes the key of every
 row. A new store is built beside the old one, takes over every chunk whose rows did not change, and replaces it whole.
+An uncompressed chunk is a plain file of its rows, so that each crop is written to its place as soon as it is cut.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from napari_dinobloom.cells import crop as cropping
-from napari_dinobloom.cells.crop import CropPolicy
+from napari_dinobloom.cells.crop import CropPolicy, Cutter, Windows, find_windows
+from napari_dinobloom.cells.neighbours import signatures
+from napari_dinobloom.cells.resample import MANY
 from napari_dinobloom.errors import ImageError, StudyError
 from napari_dinobloom.io.atomic import disk_errors, replacing
 from napari_dinobloom.pipeline.settings import RunSettings, digest
@@ -26,14 +30,24 @@ if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
 
 ROWS = 64
+SHAPE = (224, 224, 3)
 FILE = "crops.zarr"
+
+Pictures = NDArray[np.uint8]
+Rows = NDArray[np.intp]
 
 
 def policy_of(settings: RunSettings) -> CropPolicy:
     """Crop policy of a run: smears are cut by field of view, single-cell pictures are taken whole."""
     if settings.cells:
-        return CropPolicy(kind="published")
-    return CropPolicy(kind="context", fov_um=settings.fov_um)
+        return CropPolicy(kind="published", interpolation=settings.interpolation)
+    return CropPolicy(
+        kind="context",
+        fov_um=settings.fov_um,
+        fov_diameters=settings.fov_diameters,
+        interpolation=settings.interpolation,
+        neighbours="mask" if settings.mask_neighbours else "keep",
+    )
 
 
 def open_crops(study: Study) -> Any:
@@ -59,39 +73,67 @@ def open_crops(study: Study) -> Any:
 
 def iter_crop_study(study: Study, settings: RunSettings) -> Steps[None]:
     """Cut the crops of all cells whose picture, box, scale or policy changed."""
-    obs = study.cells.obs
-    keys = row_keys(study, obs, policy_of(settings))
+    obs, policy = study.cells.obs, policy_of(settings)
+    windows = find_windows(obs, policy)
+    keys = row_keys(study, obs, windows, policy)
     old = _known_keys(study.path / FILE)
     with disk_errors(study.path / FILE), replacing(study.path / FILE) as part:
         array = _create(part, len(obs))
-        chunks = range(0, len(obs), ROWS)
-        kept = [start for start in chunks if keys[start : start + ROWS] == old[start : start + ROWS]]
-        for start in kept:
-            _take_over(study.path / FILE, part, start // ROWS)
         todo = np.ones(len(obs), bool)
-        for start in kept:
-            todo[start : start + ROWS] = False
-        yield from _fill(study, obs, todo, array, settings)
+        for start in range(0, len(obs), ROWS):
+            if keys[start : start + ROWS] == old[start : start + ROWS]:
+                _take_over(study.path / FILE, part, start // ROWS)
+                todo[start : start + ROWS] = False
+        done, total = 0, int(todo.sum())
+        yield Progress(done, total, "")
+        for field, rows in _by_field(obs, todo):
+            cut = 0
+            for places, pictures in _cut(study, field, obs.iloc[rows], windows[rows], policy, many=total >= MANY):
+                _write(part, rows[places], pictures)
+                cut += len(places)
+                yield Progress(done + cut, total, field)
+            done += len(rows)
+        yield Progress(total, total, "writing to the disk")
+        _flush(part)
         array.attrs["rows"] = keys
     return None
 
 
-def row_keys(study: Study, obs: pd.DataFrame, policy: CropPolicy) -> list[str]:
-    """Key of every crop: the picture's bytes, the cell's box, the scale, the policy and its version."""
+def row_keys(study: Study, obs: pd.DataFrame, windows: Windows, policy: CropPolicy) -> list[str]:
+    """Key of every crop: the picture's bytes, the cell's box, the scale, the policy and its version.
+
+    What later policies rest on beside these (the side in pixels, the masks in view) counts only where they are used.
+    """
     bytes_of = {record.id: record.sha256 for record in study.fields}
-    columns = zip(obs["field"], obs["y0"], obs["x0"], obs["y1"], obs["x1"], obs["pixel_size_um"], strict=True)
+    more: list[list[object]] = [[] for _ in range(len(obs))]
+    if policy.fov_diameters is not None:
+        for extra, side in zip(more, windows[:, 2].tolist(), strict=True):
+            extra.append(round(side, 4))
+    if policy.neighbours == "mask":
+        for field, rows in _by_field(obs, np.ones(len(obs), bool)):
+            for row, seen in zip(rows, _signatures(study, field, obs.iloc[rows], windows[rows]), strict=True):
+                more[row].append(seen)
+    columns = zip(obs["field"], obs["y0"], obs["x0"], obs["y1"], obs["x1"], obs["pixel_size_um"], more, strict=True)
     common = (policy.to_dict(), cropping.VERSION)
     return [
-        digest(bytes_of.get(field, ""), int(y0), int(x0), int(y1), int(x1), round(float(size), 7), common)
-        for field, y0, x0, y1, x1, size in columns
+        digest(bytes_of.get(field, ""), int(y0), int(x0), int(y1), int(x1), round(float(size), 7), common, *extra)
+        for field, y0, x0, y1, x1, size, extra in columns
     ]
+
+
+def _signatures(study: Study, field: str, cells: pd.DataFrame, windows: Windows) -> list[str]:
+    """What the masks around each cell are; nothing where the field has none any more."""
+    try:
+        masks = study.masks(field)
+    except StudyError:
+        return [""] * len(cells)
+    return signatures(cells, masks, windows)
 
 
 def _create(path: Path, rows: int) -> Any:
     import zarr
 
-    shape = (rows, 224, 224, 3)
-    return zarr.create_array(path, shape=shape, chunks=(ROWS, *shape[1:]), dtype="uint8", compressors=None)
+    return zarr.create_array(path, shape=(rows, *SHAPE), chunks=(ROWS, *SHAPE), dtype="uint8", compressors=None)
 
 
 def _known_keys(path: Path) -> list[str]:
@@ -107,56 +149,73 @@ def _known_keys(path: Path) -> list[str]:
     return [str(key) for key in keys] if isinstance(keys, list) else []
 
 
-def _take_over(old: Path, new: Path, chunk: int) -> None:
+def _chunk(store: Path, number: int) -> Path:
+    """File of a chunk."""
+    return store / "c" / str(number) / "0" / "0" / "0"
+
+
+def _take_over(old: Path, new: Path, number: int) -> None:
     """Link (or copy) one chunk file of the old store into the new one."""
-    name = Path("c", str(chunk), "0", "0", "0")
-    if not (old / name).is_file():
+    source, target = _chunk(old, number), _chunk(new, number)
+    if not source.is_file():
         return  # a chunk of zeros only has no file
-    (new / name).parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(old / name, new / name)
+        os.link(source, target)
     except OSError:
-        shutil.copyfile(old / name, new / name)
+        shutil.copyfile(source, target)
 
 
-def _fill(
-    study: Study, obs: pd.DataFrame, todo: np.ndarray[Any, Any], array: Any, settings: RunSettings
-) -> Steps[None]:
-    """Cut the crops of the rows in `todo`, field by field, and write them in whole chunks."""
-    policy = policy_of(settings)
-    waiting: dict[int, np.ndarray[Any, Any]] = {}
-    left = {int(c): int(n) for c, n in zip(*np.unique(np.flatnonzero(todo) // ROWS, return_counts=True), strict=True)}
-    done, total = 0, int(todo.sum())
-    yield Progress(0, total, "")
-    for field, rows in _by_field(obs, todo):
-        for row, picture in zip(rows, _cut(study, field, obs.iloc[rows], policy), strict=True):
-            chunk = row // ROWS
-            block = waiting.setdefault(chunk, np.zeros((min(ROWS, len(obs) - chunk * ROWS), 224, 224, 3), np.uint8))
-            block[row % ROWS] = picture
-            left[chunk] -= 1
-            if not left[chunk]:
-                array[chunk * ROWS : chunk * ROWS + len(block)] = waiting.pop(chunk)
-        done += len(rows)
-        yield Progress(done, total, field)
-    return None
+def _write(store: Path, rows: Rows, pictures: Pictures) -> None:
+    """Write crops to their rows; what no crop was written to reads as zeros."""
+    bytes_each = int(np.prod(SHAPE))
+    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+    chunk_starts = np.flatnonzero(rows % ROWS == 0)
+    for run in np.split(np.arange(len(rows)), np.union1d(starts, chunk_starts)[1:]):
+        number, place = divmod(int(rows[run[0]]), ROWS)
+        path = _chunk(store, number)
+        fresh = not path.exists()
+        if fresh:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w+b" if fresh else "r+b") as file:
+            if fresh:
+                file.truncate(ROWS * bytes_each)
+            file.seek(place * bytes_each)
+            file.write(pictures[run[0] : run[-1] + 1].data)
 
 
-def _by_field(obs: pd.DataFrame, todo: np.ndarray[Any, Any]) -> list[tuple[str, list[int]]]:
+def _flush(store: Path) -> None:
+    """Wait until all chunks are on the disk: the keys, which are written next, say that they are whole."""
+    for path in store.glob("c/*/0/0/0"):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _by_field(obs: pd.DataFrame, todo: NDArray[np.bool_]) -> list[tuple[str, Rows]]:
     """Row numbers to cut for each field, in the order in which the fields first stand in the table."""
     rows = np.flatnonzero(todo)
     groups: dict[str, list[int]] = {}
     for row, field in zip(rows.tolist(), obs["field"].to_numpy()[rows], strict=True):
         groups.setdefault(str(field), []).append(row)
-    return list(groups.items())
+    return [(field, np.asarray(found, np.intp)) for field, found in groups.items()]
 
 
-def _cut(study: Study, field: str, rows: pd.DataFrame, policy: CropPolicy) -> Sequence[np.ndarray[Any, Any]]:
-    """Crops of some cells of one field; black where the field has become unusable (its cells are deleted ones)."""
+def _cut(
+    study: Study, field: str, cells: pd.DataFrame, windows: Windows, policy: CropPolicy, *, many: bool
+) -> Iterator[tuple[Rows, Pictures]]:
+    """Crops of some cells of one field, up to 64 at a time, with their rows; they hold until the next are asked for.
+
+    None where the field has become unusable and only deleted cells are left of it: those stay black.
+    """
     try:
-        image = study.read_field(field).load()
+        masks = study.masks(field) if policy.neighbours == "mask" else None
+        cutter = Cutter(study.read_field(field).image, cells, windows, policy, masks=masks, many=many)
+        pictures = np.empty((min(ROWS, len(cells)), *SHAPE), np.uint8)
+        for start in range(0, len(cells), ROWS):
+            rows = np.sort(cutter.order[start : start + ROWS])
+            for place, row in enumerate(rows):
+                cutter.cut(int(row), pictures[place])
+            yield rows, pictures[: len(rows)]
     except (ImageError, StudyError):
-        if not rows["deleted"].all():
+        if not cells["deleted"].all():
             raise
-        return [np.zeros((224, 224, 3), np.uint8)] * len(rows)
-    crops: np.ndarray[Any, Any] = cropping.crop(image, rows, policy=policy)
-    return list(crops)

@@ -1,0 +1,226 @@
+"""The crop step: what lies in ``crops.zarr``, what is cut again, and what a stop in between leaves behind."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from PIL import Image
+
+from napari_dinobloom.cells.crop import Cutter, crop
+from napari_dinobloom.errors import ImageError, InputError, StudyError
+from napari_dinobloom.io.fields import FieldRecord
+from napari_dinobloom.io.masks import FieldMasks
+from napari_dinobloom.io.study import Study
+from napari_dinobloom.pipeline import crops
+from napari_dinobloom.pipeline.crops import ROWS, iter_crop_study, open_crops, policy_of
+from napari_dinobloom.pipeline.settings import RunSettings, resolve
+from napari_dinobloom.progress import drain
+
+COUNT = 150
+FIELDS = {"one": (400, 500), "two": (300, 350)}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[Study]:
+    """Two fields with 75 cells each, their rows in turn."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    with Study.create(tmp_path / "s.dinobloom") as made:
+        root, records, parts = made.add_root(tmp_path / "in"), [], []
+        for name, (height, width) in FIELDS.items():
+            Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
+                tmp_path / "in" / f"{name}.png"
+            )
+            records.append(FieldRecord(id=name, file=f"{name}.png", root=root, sha256="0" * 64, height=height,
+                                       width=width, slide=name, patient=name))  # fmt: skip
+            y, x = rng.integers(0, height - 20, COUNT // 2), rng.integers(0, width - 20, COUNT // 2)
+            part = pd.DataFrame({"y0": y, "x0": x, "y1": y + 20, "x1": x + 18, "field": name, "slide": name})
+            parts.append(part.assign(cell_id=[f"{name}:{n:05d}" for n in range(1, len(part) + 1)], patient=name))
+        made.update(fields=records)
+        table = pd.concat(parts).sort_values("x0", kind="stable").assign(pixel_size_um=0.2, area_px=360, quality="ok")
+        table = table.assign(y=table.y0 + 10.0, x=table.x0 + 9.0, deleted=False).set_index("cell_id", drop=False)
+        adata = AnnData(obs=table)
+        adata.obsm["spatial"] = table[["x", "y"]].to_numpy(np.float32)
+        made.save_cells(adata)
+        for name in FIELDS:
+            boxes = table.loc[table["field"] == name, ["y0", "x0", "y1", "x1"]].to_numpy(np.int32)
+            numbers = [int(text[-5:]) for text in table.index[table["field"] == name]]
+            full = [np.ones((20, 18), bool)] * len(boxes)
+            made.save_masks(name, FieldMasks(boxes, np.asarray(numbers, np.int32), full, full), "{}", "key")
+        yield made
+
+
+def expected(study: Study, settings: RunSettings) -> np.ndarray:
+    """Crops as the public function cuts them, each field by itself."""
+    obs, policy = study.cells.obs, policy_of(settings)
+    found = np.empty((len(obs), 224, 224, 3), np.uint8)
+    for field in FIELDS:
+        rows = np.flatnonzero(obs["field"] == field)
+        masks = study.masks(field) if policy.neighbours == "mask" else None
+        found[rows] = crop(study.read_field(field).load(), obs.iloc[rows], policy=policy, masks=masks)
+    return found
+
+
+def change(study: Study, row: int, **values: object) -> None:
+    """Change one row of the cell table."""
+    adata = study.cells
+    for name, value in values.items():
+        adata.obs.loc[adata.obs.index[row], name] = value
+    study.save_cells(adata)
+
+
+@pytest.fixture
+def cut_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for every crop that is cut."""
+    seen: list[int] = []
+    real = Cutter.cut
+    monkeypatch.setattr(Cutter, "cut", lambda self, row, out: seen.append(row) or real(self, row, out))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        RunSettings(),
+        RunSettings(interpolation="lanczos"),
+        RunSettings(fov_diameters=2.0),
+        RunSettings(mask_neighbours=True),
+        RunSettings(cells=True),
+    ],
+    ids=["default", "lanczos", "diameters", "masked", "whole"],
+)
+def test_the_store_holds_what_the_public_function_cuts_row_for_row(study: Study, settings: RunSettings) -> None:
+    drain(iter_crop_study(study, settings))
+    stored = open_crops(study)
+    assert stored.shape == (COUNT, 224, 224, 3)
+    assert np.array_equal(stored[...], expected(study, settings))
+    assert len(set(stored.attrs["rows"])) == COUNT
+
+
+def test_fast_and_slow_code_fill_the_same_store(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    drain(iter_crop_study(study, RunSettings()))
+    slow = open_crops(study)[...]
+    monkeypatch.setattr(crops, "MANY", 1)
+    drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
+    drain(iter_crop_study(study, RunSettings()))
+    assert np.array_equal(open_crops(study)[...], slow)
+
+
+def test_only_chunks_with_a_changed_row_are_cut_again(study: Study, cut_rows: list[int]) -> None:
+    drain(iter_crop_study(study, RunSettings()))
+    assert len(cut_rows) == COUNT
+    change(study, ROWS + 5, y0=7, y1=27)
+    drain(iter_crop_study(study, RunSettings()))
+    assert len(cut_rows) == COUNT + ROWS
+    drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
+    assert len(cut_rows) == 2 * COUNT + ROWS
+    change(study, 3, y0=9, y1=29)
+    drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
+    assert len(cut_rows) == 2 * COUNT + 2 * ROWS
+    assert np.array_equal(open_crops(study)[...], expected(study, RunSettings(interpolation="bicubic")))
+
+
+def test_a_repainted_neighbour_is_cut_again_only_where_it_counts(study: Study, cut_rows: list[int]) -> None:
+    masked = RunSettings(mask_neighbours=True)
+    drain(iter_crop_study(study, masked))
+    before = open_crops(study).attrs["rows"]
+    masks = study.masks("one")
+    smaller = masks.cells[3].copy()
+    smaller[:5] = False
+    cells = [smaller if i == 3 else cell for i, cell in enumerate(masks.cells)]
+    study.save_masks("one", replace(masks, cells=cells), "{}", "other")
+    drain(iter_crop_study(study, masked))
+    assert np.array_equal(open_crops(study)[...], expected(study, masked))
+    obs = study.cells.obs
+    changed = np.array([a != b for a, b in zip(before, open_crops(study).attrs["rows"], strict=True)])
+    there = obs.loc[f"one:{masks.numbers[3]:05d}"]
+    near = (obs["field"] == "one") & (np.hypot(obs["y"] - there["y"], obs["x"] - there["x"]) < 60)
+    assert changed[near.to_numpy()].all()
+    assert not changed[(obs["field"] == "two").to_numpy()].any()
+    assert 0 < changed.sum() < 75
+    plain = len(cut_rows)
+    drain(iter_crop_study(study, RunSettings()))
+    study.save_masks("one", masks, "{}", "key")
+    drain(iter_crop_study(study, RunSettings()))
+    assert len(cut_rows) == plain + COUNT, "crops that keep neighbours do not rest on masks"
+
+
+def test_a_stop_leaves_the_old_store(study: Study) -> None:
+    drain(iter_crop_study(study, RunSettings()))
+    before = open_crops(study)[...]
+    steps = iter_crop_study(study, RunSettings(interpolation="bicubic"))
+    assert any(report.done > 0 for report in steps)
+    steps.close()
+    assert np.array_equal(open_crops(study)[...], before)
+    assert not list(study.path.glob(".crops.zarr*"))
+
+
+def test_a_full_disk_leaves_the_old_store(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    drain(iter_crop_study(study, RunSettings()))
+    before = open_crops(study)[...]
+    real, left = crops._write, [2]
+
+    def write(*arguments: object) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(crops, "_write", write)
+    with pytest.raises(StudyError, match=r"crops\.zarr: the disk.*full"):
+        drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
+    assert np.array_equal(open_crops(study)[...], before)
+    assert not list(study.path.glob(".crops.zarr*"))
+
+
+def test_a_damaged_picture_is_named(study: Study) -> None:
+    path = study.locate("two")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ImageError, match=r"two\.png"):
+        drain(iter_crop_study(study, RunSettings()))
+    assert not (study.path / "crops.zarr").exists()
+
+
+def test_deleted_cells_of_a_lost_field_are_black_and_the_rest_goes_on(study: Study) -> None:
+    path = study.locate("two")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    adata = study.cells
+    lost = (adata.obs["field"] == "two").to_numpy()
+    adata.obs["deleted"] = lost
+    study.save_cells(adata)
+    reports = list(iter_crop_study(study, RunSettings()))
+    assert reports[-1].done == reports[-1].total == COUNT
+    stored = open_crops(study)[...]
+    assert not stored[lost].any()
+    assert stored[~lost].any(axis=(1, 2, 3)).all()
+
+
+def test_a_tiled_picture_on_the_disk_gives_the_same_crops(study: Study) -> None:
+    import tifffile
+
+    drain(iter_crop_study(study, RunSettings()))
+    before = open_crops(study)[...]
+    path = study.locate("one")
+    pixels = np.asarray(Image.open(path))
+    tifffile.imwrite(path, pixels, tile=(64, 64), photometric="rgb", compression="zlib")
+    drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
+    drain(iter_crop_study(study, RunSettings()))
+    assert np.array_equal(open_crops(study)[...], before)
+
+
+def test_a_field_of_view_is_said_one_way() -> None:
+    assert resolve({"fov_diameters": 2.0}, {}).fov_diameters == 2.0
+    assert resolve({"fov_diameters": 2.0}, {"fov_um": 30.0}).fov_diameters is None
+    assert resolve({"fov_um": 30.0}, {"fov_diameters": 2.0}).fov_diameters == 2.0
+    with pytest.raises(InputError, match="fov_um or fov_diameters"):
+        resolve({}, {"fov_um": 30.0, "fov_diameters": 2.0})
+    for wrong in ({"fov_diameters": 99.0}, {"interpolation": "nearest"}, {"cells": True, "mask_neighbours": True}):
+        with pytest.raises(InputError):
+            resolve({}, wrong)
