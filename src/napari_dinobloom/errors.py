@@ -32,4 +32,16 @@ class AtlasError(DinoBloomError):
 
 
 class LicenceError(InputError):
-    """What the user asked for stands under terms that have to be accepted first; the message names them and how."""
+    """What the user asked for stands under terms that have to be accepted first.
+
+    Parameters
+    ----------
+    question : str
+        The terms, as they are put to a person.
+    how : str
+        How to accept them, or do without.
+    """
+
+    def __init__(self, question: str, how: str) -> None:
+        super().__init__(f"{question} {how}")
+        self.question = question

@@ -162,10 +162,10 @@ class Brought:
             if self._strict:
                 raise
             cuts, notes, problems = [], [], (str(error),)
-        cuts = sorted((_trimmed(cut) for cut in cuts), key=lambda cut: cut[0])
+        cuts = [_trimmed(cut) for cut in cuts]
         masks = dyed.with_nuclei(image, _masks(cuts), scale, light)
         yield Progress(1, 1, f"{len(masks)} cells")
-        return Found(masks, classes=tuple(cut[3] for cut in cuts), notes=(*problems, *notes))
+        return Found(masks, classes=tuple(cut[3] for cut in cuts), notes=(*problems, *notes)).sorted()
 
 
 def brought_fields(source: str | Path, images: Mapping[str, Path]) -> dict[str, Brought]:

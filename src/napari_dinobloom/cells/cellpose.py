@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata, util
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,16 @@ def check_installed() -> None:
         )
 
 
+def check_accepted(accepted: bool) -> None:
+    """Raise LicenceError unless the licence was accepted."""
+    if not accepted:
+        raise LicenceError(
+            QUESTION,
+            "Accept with --accept-licence on the command line, or accept_licence=True in nd.run and get_segmenter; "
+            "or choose the segmenter 'learned'.",
+        )
+
+
 def _version() -> str:
     """Version of the package; "unknown" for one without metadata."""
     try:
@@ -101,11 +112,7 @@ class CellposeSegmenter:
     licence = LICENCE
 
     def __init__(self, nuclei: Segmenter, *, accept_licence: bool = False, window: int = WINDOW_PX) -> None:
-        if not accept_licence:
-            raise LicenceError(
-                f"{QUESTION} Accept with --accept-licence on the command line, accept_licence=True in nd.run and "
-                "get_segmenter, or choose the segmenter 'learned'."
-            )
+        check_accepted(accept_licence)
         check_installed()
         self._nuclei = nuclei
         self._window = window
@@ -130,14 +137,13 @@ class CellposeSegmenter:
             labels = self._labels(np.ascontiguousarray(image[y0:y1, x0:x1]), scale.pixel_size_um, limits)
             kernels = _drawn(nuclei, read)
             rows += _white_cells(labels, kernels, read, core, SMALLEST_NUCLEUS_UM2 / scale.pixel_size_um**2)
-        rows.sort(key=lambda row: row[0])
         masks = FieldMasks(
             np.asarray([row[0] for row in rows], np.int32).reshape(-1, 4),
             np.arange(1, len(rows) + 1, dtype=np.int32),
             [row[1] for row in rows],
             [row[2] for row in rows],
         )
-        return Found(masks, hints=("",) * len(masks))
+        return Found(masks).sorted()
 
     def _labels(self, picture: NDArray[np.uint8], pixel_um: float, limits: NDArray[np.float64]) -> NDArray[np.int32]:
         """(Y, X) int32 of all cells in one window."""
@@ -156,7 +162,7 @@ class CellposeSegmenter:
 
 def _load() -> Any:
     """The network, on the graphics card if there is one; its weights are fetched if they are not here."""
-    from cellpose import models  # type: ignore[import-not-found]
+    from cellpose import models
 
     try:
         return models.CellposeModel(gpu=True, pretrained_model=MODEL)
@@ -189,13 +195,8 @@ def _windows(shape: tuple[int, int], side: int, margin: int) -> Iterator[tuple[t
 def _drawn(nuclei: FieldMasks, read: tuple[int, ...]) -> NDArray[np.int32]:
     """Nuclei within a window, as labels."""
     near = (nuclei.boxes[:, :2] < read[2:]).all(axis=1) & (nuclei.boxes[:, 2:] > read[:2]).all(axis=1)
-    rows = np.flatnonzero(near)
-    shifted = FieldMasks(
-        nuclei.boxes[rows] - np.asarray([*read[:2], *read[:2]], np.int32),
-        nuclei.numbers[rows],
-        [nuclei.cells[row] for row in rows],
-        [nuclei.nuclei[row] for row in rows],
-    )
+    seen = nuclei.take(np.flatnonzero(near).tolist())
+    shifted = replace(seen, boxes=seen.boxes - np.asarray([*read[:2], *read[:2]], np.int32))
     return draw(shifted, (read[2] - read[0], read[3] - read[1]), "nuclei")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.masks import FieldMasks
@@ -40,6 +42,20 @@ class Found:
     hints: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def none(cls) -> Found:
+        """No cell at all."""
+        return cls(FieldMasks(np.zeros((0, 4), np.int32), np.zeros(0, np.int32), [], []))
+
+    def sorted(self) -> Found:
+        """Give the same by y0, then x0, then the larger first, numbered 1, 2, ..."""
+        boxes = self.masks.boxes
+        areas = np.asarray([cell.sum() for cell in self.masks.cells], np.int64)
+        order = np.lexsort((-areas, boxes[:, 1], boxes[:, 0])).tolist()
+        masks = replace(self.masks.take(order), numbers=np.arange(1, len(order) + 1, dtype=np.int32))
+        hints, classes = (tuple(texts[i] for i in order) if texts else () for texts in (self.hints, self.classes))
+        return Found(masks, hints, classes, self.notes)
 
 
 class Segmenter(Protocol):
@@ -93,6 +109,14 @@ def licence_of(name: str) -> str:
     from napari_dinobloom.cells.cellpose import LICENCE
 
     return LICENCE
+
+
+def check_licence(name: str, *, accepted: bool) -> None:
+    """Raise LicenceError if a segmenter has terms and they are not accepted."""
+    if name == "cellpose":
+        from napari_dinobloom.cells.cellpose import check_accepted
+
+        check_accepted(accepted)
 
 
 def get_segmenter(name: str | Path, *, accept_licence: bool = False) -> Segmenter:
@@ -186,5 +210,5 @@ def _existing(name: str | Path) -> Path:
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise InputError(
         f"segmenter {str(name)!r} is neither {' nor '.join(NAMES)} nor a file or folder of marked cells{hint}"
-        f"{'' if hint else '. Check the name.'}"
+        f"{'' if hint else '. Name its place with --labels, or choose the segmenter learned.'}"
     )

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from napari_dinobloom.cells.segmenter import NAMES, licence_of
 from napari_dinobloom.errors import StudyError
+from napari_dinobloom.io.annotations.geojson import write_geojson
+from napari_dinobloom.io.celltable import cell_id
 from napari_dinobloom.io.tables import write_csv
 from napari_dinobloom.pipeline.crops import open_crops, policy_of
 from napari_dinobloom.pipeline.settings import RunSettings
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 TABLES = ("tables/cells.csv", "tables/differential.csv", "tables/summary.csv")
 NOTES = {"differential.csv": ("low and high: 95 %, Wilson, counting error only.",)}
+OUTLINED = ("area_px", "nucleus_area_px", "nc_ratio", "solidity", "circularity", "lobes", "focus", "confidence")
+"""Columns of the cell table that go into QuPath's measurements."""
 REPORT = "report.html"
 LICENCES = (
     ("napari-dinobloom and the starter encoder", "Apache-2.0"),
@@ -52,6 +57,34 @@ def write_tables(study: Study, settings: RunSettings, folder: Path) -> list[Path
     return [folder / name for name in tables]
 
 
+def write_outlines(study: Study, folder: Path) -> list[Path]:
+    """Write the cells of each field as ``FIELD.geojson`` for QuPath; deleted and excluded ones are left out.
+
+    The class is the hand label, else the machine's where it did not abstain.
+    """
+    obs = study.cells.obs
+    shown = obs[~(obs["deleted"].to_numpy(bool) | obs["excluded"].to_numpy(bool))]
+    named = shown["predicted"].where(~shown["abstained"].to_numpy(bool), "")
+    kinds = shown["label"].where(shown["label"] != "", named)
+    measures = shown[list(OUTLINED)].astype(float).to_dict("index")
+    paths = []
+    for record in (record for record in study.fields if record.status == "ok"):
+        masks = study.masks(record.id)
+        ids = [cell_id(record.id, int(number)) for number in masks.numbers]
+        rows = [row for row, cell in enumerate(ids) if cell in shown.index]
+        kept = [ids[row] for row in rows]
+        paths.append(folder / f"{record.id}.geojson")
+        write_geojson(
+            paths[-1],
+            masks.take(rows),
+            names=kept,
+            classes=[str(kinds[cell]) for cell in kept],
+            colours=study.palette,
+            measurements=[{str(key): value for key, value in measures[cell].items()} for cell in kept],
+        )
+    return paths
+
+
 def count(study: Study, settings: RunSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Differential and summary of a study as it is now."""
     from napari_dinobloom.report.differential import differential, summary
@@ -79,12 +112,26 @@ def iter_report_study(
         crops=crops,
         atlas_info=atlas_facts(atlas),
         encoder_info=encoder_facts(study),
-        settings=settings.to_dict() | {"crops": policy_of(settings).to_dict()},
+        settings=_shown_settings(settings),
         versions=versions(),
-        licences=LICENCES,
+        licences=_licences(settings),
         problems=problems,
     )
     return path
+
+
+def _shown_settings(settings: RunSettings) -> dict[str, object]:
+    """Settings as the report prints them: of brought cells the name without its place on this machine."""
+    shown = settings.to_dict() | {"crops": policy_of(settings).to_dict()}
+    if settings.segmenter not in NAMES:
+        shown["segmenter"] = f"labels:{Path(settings.segmenter).name}"
+    return shown
+
+
+def _licences(settings: RunSettings) -> list[tuple[str, str]]:
+    """What is used and under which terms, that of the segmenter with who accepted it and when."""
+    accepted = settings.accepted_licence if licence_of(settings.segmenter) and not settings.cells else ""
+    return [*LICENCES, *([(f"Segmenter {settings.segmenter}", accepted)] if accepted else [])]
 
 
 def atlas_facts(atlas: Atlas | None) -> dict[str, object]:

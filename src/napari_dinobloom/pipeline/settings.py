@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from napari_dinobloom.cells.segmenter import check_licence, licence_of
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.io.journal import now, user
 
 Specimen = Literal["blood", "marrow"]
 
@@ -25,6 +27,10 @@ class RunSettings:
     """``blood`` or ``marrow``: which cells are the denominator of the differential."""
     cells: bool = False
     """Every picture is one cell already: no segmentation, the whole picture is the crop."""
+    segmenter: str = "learned"
+    """``learned``, ``cellpose``, or the file or folder of cells that are marked already (`io.annotations`)."""
+    accepted_licence: str = ""
+    """Licence of a segmenter that was accepted, with who and when; `resolve` writes it for ``accept_licence``."""
     pixel_size_um: float | None = None
     """Micrometres per pixel of all fields; None takes it from the file or from the red cells."""
     slide_from: str = "folder"
@@ -86,22 +92,32 @@ class RunSettings:
 def resolve(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> RunSettings:
     """Combine what was asked for now (None: not said), what the study remembers, and the defaults, in this order.
 
+    ``accept_licence`` (bool) is no setting but an act: whoever runs this accepts the licence of the segmenter.
+
     Raises
     ------
     InputError
         If a name is not known (the nearest is named) or a value not allowed, or two values exclude each other.
+    LicenceError
+        If the segmenter has a licence that neither was accepted for this study nor is now.
     """
     known = [f.name for f in fields(RunSettings)]
     for name in asked:
-        if name not in known:
+        if name not in (*known, "accept_licence"):
             near = difflib.get_close_matches(name, known, 1)
             raise InputError(f"{name!r} is no setting of a run" + (f"; did you mean {near[0]!r}?" if near else "."))
     said = {name: value for name, value in asked.items() if value is not None}
+    accepted = bool(said.pop("accept_licence", False))
     if {"fov_um", "fov_diameters"} <= set(said):
         raise InputError("the field of view is given in micrometres and in diameters: give fov_um or fov_diameters.")
     forgotten = "fov_diameters" if "fov_um" in said else ""
     values = {name: value for name, value in stored.items() if name in known and name != forgotten} | said
-    return RunSettings(**values)
+    settings = RunSettings(**values)
+    licence = licence_of(settings.segmenter)
+    if not settings.accepted_licence.startswith(licence):
+        check_licence(settings.segmenter, accepted=accepted)
+        settings.accepted_licence = f"{licence}; accepted by {user()} at {now()}"
+    return settings
 
 
 def digest(*parts: object) -> str:

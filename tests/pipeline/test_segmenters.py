@@ -1,0 +1,117 @@
+"""The segmenter as a setting of a run: names, licences, and cells that go out to QuPath."""
+
+import getpass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from napari_dinobloom.cells.cellpose import LICENCE
+from napari_dinobloom.cli import app
+from napari_dinobloom.errors import InputError, LicenceError
+from napari_dinobloom.io.annotations import read_annotations
+from napari_dinobloom.io.annotations.polygons import fill
+from napari_dinobloom.io.study import Study
+from napari_dinobloom.pipeline import run
+from napari_dinobloom.pipeline.results import iter_report_study
+from napari_dinobloom.pipeline.settings import resolve
+from napari_dinobloom.progress import drain
+
+
+@pytest.fixture
+def cellpose(tmp_path, monkeypatch):
+    """An installed package `cellpose`, as far as anybody asks."""
+    (tmp_path / "site" / "cellpose").mkdir(parents=True)
+    (tmp_path / "site" / "cellpose" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+
+def test_a_licence_is_accepted_once_by_somebody_at_some_time():
+    with pytest.raises(LicenceError, match="non-commercial"):
+        resolve({}, {"segmenter": "cellpose"})
+    accepted = resolve({}, {"segmenter": "cellpose", "accept_licence": True})
+    assert accepted.accepted_licence.startswith(f"{LICENCE}; accepted by {getpass.getuser()} at 20")
+    again = resolve(accepted.to_dict(), {"segmenter": None})
+    assert again.accepted_licence == accepted.accepted_licence
+    other = resolve(accepted.to_dict(), {"segmenter": "learned"})
+    assert resolve(other.to_dict(), {"segmenter": "cellpose"}).accepted_licence == accepted.accepted_licence
+    with pytest.raises(LicenceError):  # terms that are not those of today
+        resolve({"segmenter": "cellpose", "accepted_licence": "CC BY 4.0; accepted by me at 2026"}, {})
+
+
+def test_accepting_is_no_setting_and_nothing_to_accept_stores_nothing():
+    settings = resolve({}, {"accept_licence": True})
+    assert settings.accepted_licence == ""
+    assert "accept_licence" not in settings.to_dict()
+
+
+def test_the_report_prints_who_accepted_which_licence(copied, tmp_path):
+    with Study.open(copied) as study:
+        settings = resolve(study.settings, {"segmenter": "cellpose", "accept_licence": True})
+        page = drain(iter_report_study(study, settings, None)).read_text(encoding="utf-8")
+        assert f'<th scope="row">Segmenter cellpose</th><td>{LICENCE}; accepted by {getpass.getuser()}' in page
+        labels = resolve(settings.to_dict(), {"segmenter": str(tmp_path / "secret" / "boxes.csv")})
+        page = drain(iter_report_study(study, labels, None)).read_text(encoding="utf-8")
+        assert "Segmenter cellpose" not in page
+        assert "labels:boxes.csv" in page
+        assert "secret" not in page
+
+
+def test_what_cannot_run_is_refused_before_a_study_is_made(smears, tmp_path, monkeypatch):
+    out = tmp_path / "new.dinobloom"
+    with pytest.raises(LicenceError):
+        run(smears, out, segmenter="cellpose")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install"):
+        run(smears, out, segmenter="cellpose", accept_licence=True)
+    with pytest.raises(InputError, match="neither learned nor cellpose nor a file"):
+        run(smears, out, segmenter=str(tmp_path / "absent"))
+    assert not out.exists()
+
+
+def test_an_open_study_refuses_too(copied, tmp_path):
+    with Study.open(copied) as study:
+        before = dict(study.settings)
+        with pytest.raises(InputError, match="neither"):
+            run([], study, segmenter=str(tmp_path / "absent"))
+        assert study.settings == before
+
+
+def test_the_command_line_says_how_to_accept_and_that_two_segmenters_are_one_too_many(smears, tmp_path, cellpose):
+    out = str(tmp_path / "new.dinobloom")
+    asked = CliRunner().invoke(app, ["segment", str(smears), "-o", out, "--segmenter", "cellpose"])
+    assert asked.exit_code == 2
+    assert "--accept-licence" in asked.output
+    both = CliRunner().invoke(app, ["run", str(smears), "-o", out, "--segmenter", "learned", "--labels", str(tmp_path)])
+    assert both.exit_code == 2
+    assert "exclude each other" in both.output
+    assert not Path(out).exists()
+
+
+def test_cells_go_to_qupath_and_come_back(copied, tmp_path):
+    with Study.open(copied) as study:
+        first, second, third = study.cells.obs_names[:3]
+        study.label(first, "blast")
+        study.exclude(second)
+        study.delete(third)
+    result = CliRunner().invoke(app, ["export", str(copied), "--out", str(tmp_path / "out"), "--geojson"])
+    assert result.exit_code == 0
+    with Study.open(copied, read_only=True) as study:
+        obs, seen = study.cells.obs, []
+        for record in study.fields:
+            marks = read_annotations(tmp_path / "out" / f"{record.id}.geojson", (record.height, record.width))
+            assert marks.problems == ()
+            masks = study.masks(record.id)
+            ids = [f"{record.id}:{number:05d}" for number in masks.numbers]
+            kept = [row for row, cell in enumerate(ids) if cell not in (second, third)]
+            assert len(kept) == len(marks.cells)
+            for row, mark in zip(kept, marks.cells, strict=True):
+                box = tuple(masks.boxes[row].tolist())
+                assert np.array_equal(fill(mark.cell, box), masks.cells[row])
+                assert np.array_equal(fill(mark.nucleus, box), masks.nuclei[row])
+                cell = obs.loc[ids[row]]
+                assert mark.name == ("blast" if ids[row] == first else "" if cell["abstained"] else cell["predicted"])
+                seen.append(ids[row])
+        assert first in seen
+        assert len(seen) == len(obs) - 2
