@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from napari_dinobloom.console import console, mendable, summarise, tell, watch
+from napari_dinobloom.errors import InputError, LicenceError
 
 app = typer.Typer(
     name="napari-dinobloom",
@@ -28,6 +30,16 @@ StudyFolder = Annotated[Path, typer.Argument(help="Study folder, NAME.dinobloom.
 Specimen = Annotated[Literal["blood", "marrow"] | None, typer.Option(help="Which cells the differential counts.")]
 PixelSize = Annotated[float | None, typer.Option(help="Micrometres per pixel; else from the file or the red cells.")]
 CellsFlag = Annotated[bool | None, typer.Option("--cells", help="Each picture is one cell; no segmentation.")]
+SegmenterName = Annotated[
+    Literal["learned", "cellpose"] | None, typer.Option("--segmenter", help="What finds the cells.")
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="File or folder of marked cells: label images, CSV, GeoJSON, VOC, YOLO."),
+]
+AcceptLicence = Annotated[
+    bool | None, typer.Option("--accept-licence", help="Accept the licence of the segmenter; else you are asked once.")
+]
 SlideFrom = Annotated[
     str | None,
     typer.Option(help="Slide of a file: folder, folder:2, file, a regular expression with one group, a CSV."),
@@ -38,6 +50,13 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")]
 Precision = Annotated[Literal["auto", "float32", "bf16"] | None, typer.Option(help="Number format of the encoder.")]
 AtlasName = Annotated[str | None, typer.Option("--atlas", help="auto, none, or an atlas file.")]
 Fov = Annotated[float | None, typer.Option("--fov-um", help="Side of the square around a cell, micrometres.")]
+FovDiameters = Annotated[
+    float | None, typer.Option("--fov-diameters", help="The same in white-cell diameters, where no scale is known.")
+]
+Interpolation = Annotated[Literal["bilinear", "bicubic", "lanczos"] | None, typer.Option(help="How crops are resized.")]
+MaskNeighbours = Annotated[
+    bool | None, typer.Option("--mask-neighbours/--keep-neighbours", help="Paint other white cells in a crop over.")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of the map.")]
 Neighbours = Annotated[int | None, typer.Option("--neighbours", help="Neighbours of a cell in the map.")]
 MinDist = Annotated[float | None, typer.Option(help="How densely the map packs, 0 to 1.")]
@@ -48,8 +67,21 @@ def _do(inputs: list[str], out: Path, **asked: Any) -> None:
     with mendable():
         from napari_dinobloom.pipeline.driver import iter_outcome
 
-        code = summarise(watch(iter_outcome(inputs, out, **asked)))
+        try:
+            outcome = watch(iter_outcome(inputs, out, **asked))
+        except LicenceError as error:
+            if not (sys.stdin.isatty() and typer.confirm(f"{error.question} Do you accept?")):
+                raise
+            outcome = watch(iter_outcome(inputs, out, **asked, accept_licence=True))
+        code = summarise(outcome)
     raise typer.Exit(code)
+
+
+def _segmenter(name: str | None, labels: Path | None) -> str | None:
+    """The setting `segmenter` from the two options that give it."""
+    if name and labels:
+        raise InputError(f"--segmenter {name} and --labels {labels} exclude each other: give one of them.")
+    return str(labels.expanduser().resolve()) if labels else name
 
 
 @app.command()
@@ -59,6 +91,9 @@ def run(
     specimen: Specimen = None,
     pixel_size_um: PixelSize = None,
     cells: CellsFlag = None,
+    segmenter: SegmenterName = None,
+    labels: Labels = None,
+    accept_licence: AcceptLicence = None,
     slide_from: SlideFrom = None,
     patient_from: PatientFrom = None,
     encoder: EncoderName = None,
@@ -66,13 +101,18 @@ def run(
     precision: Precision = None,
     atlas: AtlasName = None,
     fov_um: Fov = None,
+    fov_diameters: FovDiameters = None,
+    interpolation: Interpolation = None,
+    mask_neighbours: MaskNeighbours = None,
     neighbours: Neighbours = None,
     min_dist: MinDist = None,
     seed: Seed = None,
 ) -> None:
     """Go the whole way: images in, report out. Running again does only what is missing or changed."""
     asked = dict(locals())
-    del asked["inputs"], asked["out"]
+    del asked["inputs"], asked["out"], asked["labels"]
+    with mendable():
+        asked["segmenter"] = _segmenter(segmenter, labels)
     _do(inputs, out, **asked)
 
 
@@ -82,18 +122,31 @@ def segment(
     out: Out,
     pixel_size_um: PixelSize = None,
     cells: CellsFlag = None,
+    segmenter: SegmenterName = None,
+    labels: Labels = None,
+    accept_licence: AcceptLicence = None,
     slide_from: SlideFrom = None,
     patient_from: PatientFrom = None,
 ) -> None:
     """Read images and find their white cells."""
-    grouping = {"slide_from": slide_from, "patient_from": patient_from}
-    _do(inputs, out, until="segment", pixel_size_um=pixel_size_um, cells=cells, **grouping)
+    asked: dict[str, Any] = {"slide_from": slide_from, "patient_from": patient_from, "accept_licence": accept_licence}
+    with mendable():
+        asked["segmenter"] = _segmenter(segmenter, labels)
+    _do(inputs, out, until="segment", pixel_size_um=pixel_size_um, cells=cells, **asked)
 
 
 @app.command()
-def crop(study: StudyFolder, inputs: MoreInputs = None, fov_um: Fov = None) -> None:
+def crop(
+    study: StudyFolder,
+    inputs: MoreInputs = None,
+    fov_um: Fov = None,
+    fov_diameters: FovDiameters = None,
+    interpolation: Interpolation = None,
+    mask_neighbours: MaskNeighbours = None,
+) -> None:
     """Cut the picture of every cell."""
-    _do(inputs or [], study, until="crop", fov_um=fov_um)
+    asked = {"fov_um": fov_um, "fov_diameters": fov_diameters}
+    _do(inputs or [], study, until="crop", interpolation=interpolation, mask_neighbours=mask_neighbours, **asked)
 
 
 @app.command()
@@ -160,15 +213,19 @@ def sample(
 def export(
     study: StudyFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the tables.")],
+    geojson: Annotated[
+        bool, typer.Option("--geojson", help="Also the outlines of cells and nuclei, for QuPath.")
+    ] = False,
 ) -> None:
     """Write the cell table with hand labels and the differential as CSV, as they are now."""
     with mendable():
         from napari_dinobloom.io.study import Study
-        from napari_dinobloom.pipeline.results import write_tables
+        from napari_dinobloom.pipeline.results import write_outlines, write_tables
         from napari_dinobloom.pipeline.settings import resolve
 
         with Study.open(study, read_only=True) as opened:
-            for path in write_tables(opened, resolve(opened.settings, {}), out):
+            paths = write_tables(opened, resolve(opened.settings, {}), out)
+            for path in [*paths, *(write_outlines(opened, out) if geojson else [])]:
                 tell(path)
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_dinobloom.cells.segmenter import check_segmenter
 from napari_dinobloom.errors import ImageError, InputError
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.pipeline import classify, read, segment
@@ -86,6 +87,7 @@ def _prepare(
 
     if isinstance(out, Study):
         settings = resolve(out.settings, asked)
+        _check_method(settings)
         return out, settings, read.find(given, settings), False
     path = Path(out).expanduser()
     if (path / NAME).exists():
@@ -108,11 +110,13 @@ def _prepare(
 
 
 def _check_method(settings: RunSettings) -> None:
-    """Refuse an encoder or atlas that is not there before any work is done."""
+    """Refuse a segmenter, an encoder or an atlas that is not there before any work is done."""
     from napari_dinobloom.encoders.encoder import identify
 
     identify(settings.encoder)
     classify.find_atlas(settings)
+    if not settings.cells:
+        check_segmenter(settings.segmenter)
 
 
 def _check_one_opens(found: read.Found) -> None:
@@ -210,7 +214,11 @@ def _keys(
 
     s = settings
     keys = {"segment": segment.step_key(study, s)}
-    keys["crop"] = digest(keys["segment"], policy_of(s).to_dict(), cropping.VERSION)
+    policy = policy_of(s)
+    drawn: list[object] = [(cell, shape.key) for cell, shape in study.hand_shapes().items()]
+    if policy.neighbours == "mask":  # a deleted neighbour is seen again
+        drawn += sorted(study.hand_deleted())
+    keys["crop"] = digest(keys["segment"], policy.to_dict(), cropping.VERSION, *([drawn] if drawn else []))
     keys["embed"] = digest(keys["crop"], identify(s.encoder), s.device, s.precision)
     layout = (s.neighbours, s.min_dist, s.seed, projection.VERSION, duplicates.VERSION)
     keys["map"] = digest(keys["embed"], layout)
