@@ -85,7 +85,7 @@ class Brought:
         """
         path = Path(path)
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file. Check the name.")
+            raise InputError(f"{path}: is no file. Name the file with the marks of this one image.")
         if path.suffix.lower() not in ENDINGS:
             raise InputError(f"{path}: is no file of marked cells. Known endings: {', '.join(ENDINGS)}.")
         return cls(path.name, sha256_of(path), lambda size: read_annotations(path, size), strict=strict)
@@ -168,7 +168,7 @@ class Brought:
         return Found(masks, classes=tuple(cut[3] for cut in cuts), notes=(*problems, *notes)).sorted()
 
 
-def brought_fields(source: str | Path, images: Mapping[str, Path]) -> dict[str, Brought]:
+def brought_fields(source: str | Path, images: Mapping[str, Path]) -> dict[str, Brought | None]:
     """Make the segmenter of each field of a study from a file or folder of marks.
 
     Parameters
@@ -181,9 +181,9 @@ def brought_fields(source: str | Path, images: Mapping[str, Path]) -> dict[str, 
 
     Returns
     -------
-    dict of str to Brought
-        For every field. An image without marks has no cells and a note that says so; a file that cannot be used
-        becomes a note too, so that the other images go on.
+    dict of str to Brought or None
+        For every field; None where nothing was brought. A file that cannot be used as a whole gives no cells and a
+        note, so that the other images go on.
 
     Raises
     ------
@@ -194,19 +194,10 @@ def brought_fields(source: str | Path, images: Mapping[str, Path]) -> dict[str, 
     if source.suffix.lower() in table.ENDINGS and source.is_file():
         return _fields_of_table(source, images)
     files = matching.match_files(source, images, ENDINGS)
-    return {
-        field: Brought.from_file(file, strict=False) if file else _without(source, images[field])
-        for field, file in files.items()
-    }
+    return {field: Brought.from_file(file, strict=False) if file else None for field, file in files.items()}
 
 
-def _without(source: Path, image: Path) -> Brought:
-    """Segmenter of an image that nothing was brought for."""
-    note = f"{source.name}: holds no marks for {image.name}, so it has no cells. Add them, or leave the image out."
-    return Brought(source.name, "none", lambda _: Marks(problems=(note,)), strict=False)
-
-
-def _fields_of_table(path: Path, images: Mapping[str, Path]) -> dict[str, Brought]:
+def _fields_of_table(path: Path, images: Mapping[str, Path]) -> dict[str, Brought | None]:
     """Segmenters of all images of a table."""
     boxes = table.read_table(path)
     if set(boxes.rows) == {""}:
@@ -216,10 +207,8 @@ def _fields_of_table(path: Path, images: Mapping[str, Path]) -> dict[str, Brough
     keys: dict[str, list[table.Row]] = {}
     for name, rows in boxes.rows.items():
         keys.setdefault(matching.key_of_text(name), []).extend(rows)
-    fields = {}
-    for field, key in matching.match_keys(path, keys, images).items():
-        fields[field] = _without(path, images[field]) if key is None else _of_rows(path, boxes, keys[key])
-    return fields
+    matched = matching.match_keys(path, keys, images)
+    return {field: None if key is None else _of_rows(path, boxes, keys[key]) for field, key in matched.items()}
 
 
 def _of_rows(path: Path, boxes: table.BoxTable, rows: list[table.Row]) -> Brought:

@@ -102,6 +102,30 @@ class Segmenter(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """A segmenter that stands in for another, and says so."""
+
+    segmenter: Segmenter
+    note: str
+
+    @property
+    def name(self) -> str:
+        return self.segmenter.name
+
+    @property
+    def key(self) -> str:
+        return self.segmenter.key
+
+    @property
+    def licence(self) -> str:
+        return self.segmenter.licence
+
+    def iter_find(self, image: Any, scale: Scale, *, light: Background) -> Steps[Found]:
+        found = yield from self.segmenter.iter_find(image, scale, light=light)
+        return replace(found, notes=(*found.notes, self.note))
+
+
 def licence_of(name: str) -> str:
     """Terms that a segmenter's result stands under, without loading it; ``""`` if there is nothing to accept."""
     if name != "cellpose":
@@ -159,6 +183,8 @@ def segmenters_of(
 ) -> dict[str, Segmenter]:
     """Choose the segmenter of each field of a study: the same for all, or the field's own marks.
 
+    Where marks are brought, the fields that have none are segmented by the bundled network, and a note says so.
+
     Parameters
     ----------
     name : str or Path
@@ -182,7 +208,12 @@ def segmenters_of(
         return dict.fromkeys(images, get_segmenter(name, accept_licence=accept_licence))
     from napari_dinobloom.cells.brought import brought_fields
 
-    return dict(brought_fields(_existing(name), images))
+    path = _existing(name)
+    segmenters: dict[str, Segmenter] = {}
+    for field, brought in brought_fields(path, images).items():
+        note = f"{path.name}: holds no marks for {images[field].name}; its cells were found by the bundled network."
+        segmenters[field] = brought or _Noted(get_segmenter("learned"), note)
+    return segmenters
 
 
 def check_segmenter(name: str | Path) -> None:
