@@ -68,7 +68,8 @@ def merge(masks: FieldMasks, *, number: int, gap: int, others: FieldMasks | None
     window = (int(top), int(left), int(bottom), int(right))
     cell = within(masks, window) > 0
     nucleus = within(masks, window, "nuclei") > 0
-    cell |= _bridges(cell, gap) & ~(within(others, window) > 0 if others is not None else np.zeros_like(cell))
+    taken = np.zeros_like(cell) if others is None else within(others, window) > 0
+    cell |= _bridges(cell, gap, taken)
     return _one(window, number, cell, nucleus)
 
 
@@ -182,8 +183,8 @@ def _one(box: tuple[int, ...], number: int, cell: Bitmap, nucleus: Bitmap) -> Fi
     return FieldMasks(boxes, np.asarray([number], np.int32), [cell[inner]], [nucleus[inner]])
 
 
-def _bridges(cell: Bitmap, gap: int) -> Bitmap:
-    """Pixels that a closing adds between two or more pieces; none where the pieces lie farther apart than `gap`."""
+def _bridges(cell: Bitmap, gap: int, taken: Bitmap) -> Bitmap:
+    """Free pixels that a closing adds and that join pieces; none where these lie farther apart than `gap`."""
     from scipy import ndimage as ndi
 
     eight = np.ones((3, 3))
@@ -194,7 +195,7 @@ def _bridges(cell: Bitmap, gap: int) -> Bitmap:
         radius += 1
         rows, columns = np.ogrid[-radius : radius + 1, -radius : radius + 1]
         disc = rows**2 + columns**2 <= radius**2
-        added, count = ndi.label(ndi.binary_closing(cell | bridges, disc) & ~cell, eight)
+        added, count = ndi.label(ndi.binary_closing(cell | bridges, disc) & ~(cell | taken), eight)
         for i, place in enumerate(ndi.find_objects(added, count), start=1):
             wide = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in place)
             beside = ndi.binary_dilation(added[wide] == i, eight)
@@ -225,7 +226,9 @@ def _stroke(points: NDArray[np.float64], shape: tuple[int, ...]) -> Bitmap:
 
 
 def _parts(cell: Bitmap, stroke: Bitmap) -> NDArray[np.int32]:
-    """The two parts of a cell beside a stroke, 1 and 2; crumbs, and pieces it does not cross, are 0.
+    """The two parts of a cell beside a stroke, 1 and 2; the stroke is 0.
+
+    Crumbs, and pieces that the stroke does not cross, go to the nearer part as a whole.
 
     Raises
     ------
@@ -246,6 +249,10 @@ def _parts(cell: Bitmap, stroke: Bitmap) -> NDArray[np.int32]:
         raise InputError(f"The line {does}. Draw it across the cell once, from outside to outside.")
     numbers = np.zeros(n + 1, np.int32)
     numbers[big] = (1, 2)
+    rest = np.flatnonzero(numbers[1:] == 0) + 1
+    distance, nearest = ndi.distance_transform_edt(~np.isin(parts, big), return_indices=True)
+    for part, at in zip(rest, ndi.minimum_position(distance, parts, rest), strict=True):
+        numbers[part] = numbers[parts[tuple(nearest[:, *at])]]
     found: NDArray[np.int32] = numbers[parts]
     return found
 
