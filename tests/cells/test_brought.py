@@ -53,7 +53,7 @@ def test_a_labels_layer_becomes_the_same_masks():
     assert [np.unique(labels[drawn == n]).tolist() for n in (1, 2, 3)] == [[9], [2], [4]]
     assert (drawn > 0).sum() == (labels > 0).sum()
     assert np.array_equal(draw(found.masks, (60, 80), "nuclei") > 0, (nuclei > 0) & (labels == 4))
-    assert found.classes == ("", "", "")
+    assert found.classes == ()
 
 
 def test_the_key_follows_the_content_only(tmp_path):

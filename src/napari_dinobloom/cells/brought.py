@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from napari_dinobloom.cells import dyed
 from napari_dinobloom.cells.background import Background
 from napari_dinobloom.cells.scale import Scale
-from napari_dinobloom.cells.segmenter import Found
+from napari_dinobloom.cells.segmenter import Found, get_segmenter
 from napari_dinobloom.errors import InputError
-from napari_dinobloom.io.annotations import ENDINGS, matching, pictures, read_annotations, table
+from napari_dinobloom.io.annotations import ENDINGS, hash_of, matching, pictures, read_annotations, table, voc, yolo
 from napari_dinobloom.io.annotations.marks import Mark, Marks
 from napari_dinobloom.io.annotations.polygons import fill
 from napari_dinobloom.io.masks import Bitmap, FieldMasks
-from napari_dinobloom.io.roots import sha256_of
 from napari_dinobloom.progress import Progress, Steps
 
 VERSION = 1
@@ -37,6 +36,8 @@ NOT_WHITE = frozenset(
 
 COVER = 4
 """Times that all boxes together may cover the image: more is an attack on the memory, or another image's file."""
+
+_WITH_BOXES = (*table.ENDINGS, *voc.ENDINGS, *yolo.ENDINGS)
 
 Box = tuple[int, int, int, int]
 Cut = tuple[Box, Bitmap, Bitmap, str]
@@ -52,8 +53,6 @@ class Brought:
     ----------
     name : str
         ``labels:`` and the name of the file or layer.
-    key : str
-        Changes with the content of the marks.
     licence : str
         Empty: they are the user's own.
     """
@@ -63,9 +62,15 @@ class Brought:
     def __init__(self, name: str, content: str, read: Callable[[tuple[int, int]], Marks], *, strict: bool) -> None:
         self.name = f"labels:{name}"
         self._title = name
-        self.key = f"{VERSION}-{dyed.VERSION}-{content}"
+        self._content = content
         self._read = read
         self._strict = strict
+
+    @property
+    def key(self) -> str:
+        """Changes with the content of the marks, and with what finds nuclei in cells and cells in boxes."""
+        finder = get_segmenter("learned").key if self._title.lower().endswith(_WITH_BOXES) else ""
+        return f"{VERSION}-{dyed.VERSION}-{self._content}-{finder}"
 
     @classmethod
     def from_file(cls, path: str | Path, *, strict: bool = True) -> Brought:
@@ -88,7 +93,7 @@ class Brought:
             raise InputError(f"{path}: is no file. Name the file with the marks of this one image.")
         if path.suffix.lower() not in ENDINGS:
             raise InputError(f"{path}: is no file of marked cells. Known endings: {', '.join(ENDINGS)}.")
-        return cls(path.name, sha256_of(path), lambda size: read_annotations(path, size), strict=strict)
+        return cls(path.name, hash_of(path), lambda size: read_annotations(path, size), strict=strict)
 
     @classmethod
     def from_labels(cls, labels: NDArray[Any], nuclei: NDArray[Any] | None = None, *, name: str = "layer") -> Brought:
@@ -165,7 +170,8 @@ class Brought:
         cuts = [_trimmed(cut) for cut in cuts]
         masks = dyed.with_nuclei(image, _masks(cuts), scale, light)
         yield Progress(1, 1, f"{len(masks)} cells")
-        return Found(masks, classes=tuple(cut[3] for cut in cuts), notes=(*problems, *notes)).sorted()
+        classes = tuple(cut[3] for cut in cuts)
+        return Found(masks, classes=classes if any(classes) else (), notes=(*problems, *notes)).sorted()
 
 
 def brought_fields(source: str | Path, images: Mapping[str, Path]) -> dict[str, Brought | None]:
@@ -239,8 +245,7 @@ def _iter_draw(marks: tuple[Mark, ...], image: Any, scale: Scale, name: str) -> 
     _check_cover(sum(_area(_window(mark)) for mark in wanted), image.shape[:2], name)
     cuts: list[Cut] = []
     for done, mark in enumerate(wanted):
-        if done % 100 == 0:
-            yield Progress(done, len(wanted), name)
+        yield Progress(done, len(wanted), name)
         try:
             cuts.append(_outlined(mark) if mark.cell else _boxed(mark, image, scale))
         except ValueError as error:

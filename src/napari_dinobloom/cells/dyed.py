@@ -76,7 +76,7 @@ def _nucleus(
     if not np.isfinite(colours.top):
         return np.zeros_like(cell)
     level = np.clip(otsu(score[cell]), colours.floor, max(colours.floor, 0.75 * colours.top))
-    found = ndi.binary_fill_holes((score > level) & cell)
+    found = ndi.binary_fill_holes((score > level) & cell) & cell
     labels, count = ndi.label(found)
     large = np.bincount(labels.ravel(), minlength=count + 1) * pixel_um**2 >= SMALLEST_UM2
     large[0] = False

@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from napari_dinobloom.errors import InputError
-from napari_dinobloom.io.annotations import ENDINGS, read_annotations
+from napari_dinobloom.io.annotations import ENDINGS, hash_of, read_annotations
 from napari_dinobloom.io.annotations import marks as module
 from napari_dinobloom.io.annotations.geojson import write_geojson
 from napari_dinobloom.io.annotations.polygons import fill
@@ -324,10 +324,10 @@ def test_label_pictures_that_are_refused(tmp_path):
         "size.png": "81 x 60 pixels, its image 80 x 60",
         "half.tif": "fractions",
         "minus.tif": "negative",
-        "stack.tif": "colour picture|stack|pixels",
+        "stack.tif": "is a stack",
         "object.npy": "damaged or no label picture",
         "broken.png": "damaged or no label picture",
-        "absent.png": "damaged or no label picture|no such file",
+        "absent.png": "damaged or no label picture",
     }.items():
         with pytest.raises(InputError, match=message):
             read_annotations(tmp_path / name, SIZE)
@@ -369,3 +369,12 @@ def test_text_that_is_no_utf8_is_named(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"x0,y0,x1,y1,class\n1,1,9,9,\xff\n")
     with pytest.raises(InputError, match=r"a\.csv: cannot be read as UTF-8"):
         read_annotations(tmp_path / "a.csv", SIZE)
+
+
+def test_the_hash_follows_the_file_and_the_names_of_classes(tmp_path):
+    path = _write(tmp_path / "a.txt", "0 .5 .5 .1 .1\n")
+    bare = hash_of(path)
+    _write(tmp_path / "classes.txt", "wbc\n")
+    named = hash_of(path)
+    _write(path, "0 .5 .5 .1 .2\n")
+    assert len({bare, named, hash_of(path)}) == 3

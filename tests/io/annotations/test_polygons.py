@@ -91,3 +91,7 @@ def test_what_would_take_for_ever_is_refused(monkeypatch):
         crosses_itself(zigzag)
     with pytest.raises(ValueError, match="60 edges cross"):
         fill([(zigzag,)], (0, 0, 100, 100))
+    square = np.array([[0.0, 0], [0, 10], [10, 10], [10, 0]])
+    assert fill([(square,)] * 16, (0, 0, 10, 10)).all()
+    with pytest.raises(ValueError, match="17 parts"):
+        fill([(square,)] * 17, (0, 0, 10, 10))

@@ -10,11 +10,13 @@ Coordinates are pixels of the full image; 0, 0 is the upper left corner of the f
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.annotations import geojson, pictures, table, voc, yolo
 from napari_dinobloom.io.annotations.marks import Marks
+from napari_dinobloom.io.roots import sha256_of
 
 _READERS = {
     **dict.fromkeys(table.ENDINGS, table.read_boxes),
@@ -26,6 +28,12 @@ _READERS = {
 
 ENDINGS = tuple(_READERS)
 """Endings of files with the marks of one image."""
+
+
+def hash_of(path: Path) -> str:
+    """Hash of all that decides what `read_annotations` gives: the file, and the class names of YOLO beside it."""
+    names = yolo.class_names(path) if path.suffix.lower() in yolo.ENDINGS else []
+    return hashlib.sha256(repr((sha256_of(path), names)).encode()).hexdigest()
 
 
 def read_annotations(path: Path, size: tuple[int, int]) -> Marks:

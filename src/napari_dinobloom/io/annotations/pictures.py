@@ -172,6 +172,8 @@ def _read_tiff(path: Path, size: tuple[int, int]) -> Picture:
         series = file.series[0]
         shape = tuple(n for n in series.shape if n != 1)
         _check(path, shape[:2], size)
+        if len(shape) > 2 and shape[2:] not in ((3,), (4,)):
+            raise InputError(f"{path}: is a stack of the shape {shape}. Save one plane of labels.")
         return _one_channel(path, series.asarray().reshape(shape))
 
 

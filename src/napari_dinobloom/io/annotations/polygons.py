@@ -20,6 +20,9 @@ Polygon = tuple[Ring, ...]
 MAX_WORK = 20_000_000
 """Most pairs of edges, or rows crossed by edges, that one outline may cost."""
 
+OVERDRAWN = 16
+"""Times that the parts of one outline may cover its window."""
+
 
 def fill(polygons: Sequence[Polygon], box: tuple[int, int, int, int]) -> Bitmap:
     """Draw polygons into a window.
@@ -39,12 +42,20 @@ def fill(polygons: Sequence[Polygon], box: tuple[int, int, int, int]) -> Bitmap:
     Raises
     ------
     ValueError
-        If a polygon crosses more rows than `MAX_WORK` in all.
+        If a polygon crosses more rows than `MAX_WORK` in all, or its parts cover one another too often.
     """
     y0, x0, y1, x1 = box
     drawn = np.zeros((y1 - y0, x1 - x0), bool)
+    spare = max(MAX_WORK, OVERDRAWN * drawn.size)
     for rings in polygons:
-        drawn |= _fill_rings(rings, (y0, x0), drawn.shape)
+        low, high = rings[0].min(axis=0), rings[0].max(axis=0)
+        top, left = (int(v) for v in np.clip(np.floor(low), (y0, x0), (y1, x1)))
+        bottom, right = (int(v) for v in np.clip(np.ceil(high), (y0, x0), (y1, x1)))
+        spare -= (bottom - top) * (right - left)
+        if spare < 0:
+            raise ValueError(f"its {len(polygons):,} parts lie over each other")
+        part = drawn[top - y0 : bottom - y0, left - x0 : right - x0]
+        part |= _fill_rings(rings, (top, left), part.shape)
     return drawn
 
 
@@ -60,10 +71,10 @@ def _fill_rings(rings: Polygon, corner: tuple[int, int], shape: tuple[int, ...])
     edge = np.repeat(np.arange(len(starts)), count)
     row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
     (ya, xa), (yb, xb) = starts[edge].T, ends[edge].T
-    x = xa + (row - ya) / (yb - ya) * (xb - xa)
-    column = np.clip(np.ceil(x), 0, shape[1]).astype(np.int64)
-    flips = np.bincount(row * (shape[1] + 1) + column, minlength=shape[0] * (shape[1] + 1))
-    odd: Bitmap = np.cumsum(flips.reshape(shape[0], -1)[:, :-1], axis=1) % 2 == 1
+    column = np.clip(np.ceil(xa + (row - ya) / (yb - ya) * (xb - xa)), 0, shape[1]).astype(np.int64)
+    flips = np.zeros((shape[0], shape[1] + 1), np.uint8)
+    np.add.at(flips, (row, column), np.uint8(1))
+    odd: Bitmap = np.bitwise_xor.accumulate(flips[:, :-1] & 1, axis=1).astype(bool)
     return odd
 
 

@@ -28,7 +28,7 @@ NAMES = ("classes.txt", "obj.names")
 
 def read_yolo(path: Path, size: tuple[int, int]) -> Marks:
     """Read the boxes and outlines of one YOLO file; see `read_annotations`."""
-    names = _class_names(path)
+    names = class_names(path)
 
     def mark(where: str, words: list[str]) -> Mark:
         return _mark(where, words, size, names)
@@ -70,7 +70,7 @@ def _name(word: str, names: list[str]) -> str:
     return names[number] if names else str(number)
 
 
-def _class_names(path: Path) -> list[str]:
+def class_names(path: Path) -> list[str]:
     """Names from the first list that is there; none if there is no list."""
     for folder in (path.parent, path.parent.parent):
         for name in NAMES:
