@@ -14,11 +14,11 @@ from anndata import AnnData
 from PIL import Image
 
 from napari_dinobloom.cells.crop import Cutter, crop
-from napari_dinobloom.errors import ImageError, InputError, StudyError
+from napari_dinobloom.errors import AtlasError, ImageError, InputError, StudyError
 from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.masks import FieldMasks
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.pipeline import crops
+from napari_dinobloom.pipeline import crops, run
 from napari_dinobloom.pipeline.crops import ROWS, iter_crop_study, open_crops, policy_of
 from napari_dinobloom.pipeline.settings import RunSettings, resolve
 from napari_dinobloom.progress import drain
@@ -213,6 +213,13 @@ def test_a_tiled_picture_on_the_disk_gives_the_same_crops(study: Study) -> None:
     drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
     drain(iter_crop_study(study, RunSettings()))
     assert np.array_equal(open_crops(study)[...], before)
+
+
+def test_crops_that_the_atlas_does_not_know_are_refused_before_the_work(smears: Path, tmp_path: Path) -> None:
+    for other in ({"fov_um": 30.0}, {"fov_diameters": 2.0}, {"interpolation": "lanczos"}, {"mask_neighbours": True}):
+        with pytest.raises(AtlasError, match=r"other crops.*atlas none"):
+            run(smears, tmp_path / "s.dinobloom", **other)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_field_of_view_is_said_one_way() -> None:

@@ -56,7 +56,7 @@ def iter_outcome(
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     if until not in STEPS:
         raise InputError(f"{until!r} is no step of a run; steps are {', '.join(STEPS)}.")
-    study, settings, found, ours = _prepare(given, out, asked)
+    study, settings, found, ours = _prepare(given, out, asked, until)
     try:
         outcome = Outcome(study, settings, [(p.name, p.message) for p in found.problems])
         atlas = classify.find_atlas(settings)
@@ -79,7 +79,7 @@ def iter_outcome(
 
 
 def _prepare(
-    given: list[str | Path], out: str | Path | Study, asked: dict[str, Any]
+    given: list[str | Path], out: str | Path | Study, asked: dict[str, Any], until: str
 ) -> tuple[Study, RunSettings, read.Found, bool]:
     """Check all that can be checked before anything is written, then open or make the study."""
     from napari_dinobloom.io.manifest import NAME
@@ -87,7 +87,7 @@ def _prepare(
 
     if isinstance(out, Study):
         settings = resolve(out.settings, asked)
-        _check_method(settings)
+        _check_method(settings, until)
         return out, settings, read.find(given, settings), False
     path = Path(out).expanduser()
     if (path / NAME).exists():
@@ -95,7 +95,7 @@ def _prepare(
         try:
             study.ensure_writable()
             settings = resolve(study.settings, asked)
-            _check_method(settings)
+            _check_method(settings, until)
             return study, settings, read.find(given, settings), True
         except BaseException:
             study.close()
@@ -104,17 +104,20 @@ def _prepare(
         raise InputError(f"{path}: there is no such study. Name the images to make it of, or an existing study.")
     settings = resolve({}, asked)
     found = read.find(given, settings)
-    _check_method(settings)
+    _check_method(settings, until)
     _check_one_opens(found)
     return Study.create(path, specimen=settings.specimen), settings, found, True
 
 
-def _check_method(settings: RunSettings) -> None:
-    """Refuse a segmenter, an encoder or an atlas that is not there before any work is done."""
+def _check_method(settings: RunSettings, until: str) -> None:
+    """Refuse a segmenter, an encoder or an atlas that is not there or does not fit before any work is done."""
     from napari_dinobloom.encoders.encoder import identify
+    from napari_dinobloom.pipeline.crops import policy_of
 
-    identify(settings.encoder)
-    classify.find_atlas(settings)
+    weights = classify.Weights(settings.encoder, identify(settings.encoder))
+    atlas = classify.find_atlas(settings)
+    if atlas is not None and STEPS.index(until) >= STEPS.index("classify"):
+        atlas.check(weights, policy_of(settings))
     if not settings.cells:
         check_segmenter(settings.segmenter)
 
@@ -226,7 +229,7 @@ def _keys(
     edits = study.path / "edits.jsonl"
     acts = hashlib.sha256(edits.read_bytes()).hexdigest() if edits.exists() else ""
     keys["differential"] = digest(keys["classify"], s.specimen, acts, differential.VERSION)
-    failed = [(r.id, r.status, r.problem) for r in study.fields if r.status != "ok"]
+    failed = [(r.id, r.status, r.problem) for r in study.fields if r.problem]
     keys["report"] = digest(keys["differential"], failed, list(problems), html.VERSION)
     return keys
 

@@ -243,7 +243,10 @@ class Atlas:
         AtlasError
             If the hash of the encoder's weights or of the crop policy is not the atlas' own.
         """
-        remedy = "use the atlas that was built with them, or build one with `napari-dinobloom atlas build`"
+        remedy = (
+            "use the atlas that was built with them, build one with `napari-dinobloom atlas build`, "
+            "or go without names (atlas none)"
+        )
         if encoder.sha256 != self.encoder_sha256:
             raise AtlasError(
                 f"Atlas {self.name!r} belongs to encoder {self.encoder!r} with weights {self.encoder_sha256[:12]}, "
