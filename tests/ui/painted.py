@@ -118,6 +118,8 @@ def _segment(study: Study, file: Path) -> pd.DataFrame:
             "y1": y1,
             "x1": x1,
             "quality": "ok",
+            "pixel_size_um": 0.5,
+            "scale_from": "user",
             "predicted": [CLASSES[at % len(CLASSES)] for at in range(count)],
             "confidence": np.linspace(0.6, 0.9, count, dtype=np.float32),
             "distance": np.linspace(1.0, 2.0, count, dtype=np.float32),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def gather(study: Study, files: Sequence[Path], image: SmearImage, specimen: Spe
     """Collect from a finished study what belongs to the pictures `files` of one image layer."""
     from napari_dinobloom.report.differential import differential, summary
 
-    fields, slides, problems = _fields_of(study, files)
+    fields, slides, problems = fields_of(study, files)
     counts = differential(study.cells, specimen=specimen, by=("slide",))
     totals = summary(study.cells, specimen=specimen, by=("slide",))
     cells = None
@@ -140,7 +140,7 @@ def gather(study: Study, files: Sequence[Path], image: SmearImage, specimen: Spe
     )
 
 
-def _fields_of(study: Study, files: Sequence[Path]) -> tuple[list[str], set[str], list[str]]:
+def fields_of(study: Study, files: Sequence[Path]) -> tuple[list[str], set[str], list[str]]:
     """Field id of each file (empty where it cannot be used), the slides they belong to, and what was wrong."""
     by_path: dict[Path, FieldRecord] = {}
     for known in study.fields:
@@ -163,6 +163,21 @@ def _fields_of(study: Study, files: Sequence[Path]) -> tuple[list[str], set[str]
     return fields, slides, problems
 
 
+def recount(session: Session) -> None:
+    """Count again what the last run counted, after an act of a person on its study."""
+    from napari_dinobloom.report.differential import differential, summary
+
+    result: SmearResult | None = session.result
+    if result is None or result.study is not session.study:
+        return
+    slides = set(result.summary["slide"]) | set(result.differential["slide"])
+    counts = differential(result.study.cells, specimen=result.specimen, by=("slide",))
+    totals = summary(result.study.cells, specimen=result.specimen, by=("slide",))
+    session.result = replace(
+        result, differential=counts[counts["slide"].isin(slides)], summary=totals[totals["slide"].isin(slides)]
+    )
+
+
 def _end(
     viewer_ref: weakref.ref[Any],
     session: Session,
@@ -171,22 +186,29 @@ def _end(
     outcome: workers.Outcome[SmearResult],
 ) -> None:
     """Show what a run found, on the main thread."""
+    deliver(viewer_ref(), session, layer_ref(), settings.folder, outcome)
+    if outcome.result is not None and session.study is outcome.result.study:
+        session.result = outcome.result
+
+
+def deliver(viewer: Any, session: Session, layer: Image | None, folder: Path, outcome: workers.Outcome[Any]) -> None:
+    """Show the cells that a job found, and say how it ended; its result has `study`, `cells` and `problems`."""
     if outcome.error is not None:
         session.message = text("status.failed", message=outcome.error)
         return
     if outcome.result is None:
         session.message = text("status.cancelled")
         return
-    result, viewer, layer = outcome.result, viewer_ref(), layer_ref()
+    result = outcome.result
     if viewer is None:
         result.study.close()
         return
     session.show(result.study)
     if layer is None or layer not in viewer.layers:
-        show_warning(text("error.layer_gone", folder=settings.folder))
+        show_warning(text("error.layer_gone", folder=folder))
     elif result.cells is not None:
         layers.show(viewer, layer, result.cells)
     for problem in result.problems:
         show_warning(problem)
-    session.result = result
+    session.revision += 1
     session.message = text("status.done", seconds=outcome.seconds)

@@ -265,12 +265,14 @@ def recolour(layer: Labels, names: Sequence[str] | pd.Series[str], palette: Mapp
     """
     features, present = layer.features, layer.colormap
     found = lookup(features["index"].to_numpy(dtype=np.int64), names, palette, faded(features))
-    if isinstance(present, CyclicLabelColormap) and isinstance(found, CyclicLabelColormap) and layer.dtype.itemsize < 4:
-        if not np.array_equal(present.colors, found.colors):
-            present.colors = found.colors
-            layer.events.colormap()
-    else:
+    cyclic = isinstance(present, CyclicLabelColormap) and isinstance(found, CyclicLabelColormap)
+    forget = getattr(present, "_clear_cache", None)  # napari keeps what it looked up and has no public way to drop it
+    if not (cyclic and forget is not None and layer.dtype.itemsize < 4):
         layer.colormap = found
+    elif not np.array_equal(present.colors, found.colors):
+        present.colors = found.colors
+        forget()
+        layer.events.colormap()
 
 
 def faded(features: pd.DataFrame) -> npt.NDArray[np.bool_]:

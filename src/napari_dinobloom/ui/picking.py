@@ -50,7 +50,7 @@ class Picker:
         viewer.mouse_drag_callbacks.append(self._on_press)
         session.events.selected.connect(self._outline)
         session.events.focus.connect(self._outline)
-        session.events.acts.connect(self._draw_outlines)
+        session.events.revision.connect(self._draw_outlines)
 
     @classmethod
     def of(cls, viewer: Any, session: Session) -> Picker:
@@ -73,7 +73,7 @@ class Picker:
             self._viewer.mouse_drag_callbacks.remove(self._on_press)
         self._session.events.selected.disconnect(self._outline, missing_ok=True)
         self._session.events.focus.disconnect(self._outline, missing_ok=True)
-        self._session.events.acts.disconnect(self._draw_outlines, missing_ok=True)
+        self._session.events.revision.disconnect(self._draw_outlines, missing_ok=True)
         self._remove_outlines()
 
     def _on_press(self, _viewer: Any, event: Any) -> Generator[None]:

@@ -6,18 +6,20 @@ napari needs 0.3 s to take a whole new label image of 4096 x 4096; a window of a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from napari.layers import Labels
 
-from napari_dinobloom.io.masks import FieldMasks, draw
+from napari_dinobloom.cells.correct import within
+from napari_dinobloom.io.masks import FieldMasks
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.ui import layers
 from napari_dinobloom.ui.images import TAG, tag
 
 Box = tuple[int, ...]
+
+UNDO_KEYS = ("Control-Z", "Control-Shift-Z")
+"""Keys with which napari takes back what was painted in a layer."""
 
 
 def update(layer: Labels, study: Study, touched: Iterable[str] = ()) -> None:
@@ -65,21 +67,13 @@ def _repaint(layer: Labels, masks: FieldMasks, windows: Sequence[Box]) -> None:
             yy, xx = np.mgrid[y0:y1, x0:x1]
             rows.append(yy.ravel())
             columns.append(xx.ravel())
-            values.append(drawn(masks, (y0, x0, y1, x1)).ravel())
+            values.append(within(masks, (y0, x0, y1, x1)).ravel())
     if rows:
         where = (np.concatenate(rows), np.concatenate(columns))
         layer.data_setitem(where, np.concatenate(values).astype(layer.dtype))
+        for key in UNDO_KEYS:  # napari remembers what was set; but acts are taken back in the study, not in the pixels
+            layer.bind_key(key, _nothing, overwrite=True)
 
 
-def drawn(masks: FieldMasks, window: Box, what: Literal["cells", "nuclei"] = "cells") -> npt.NDArray[np.int32]:
-    """Draw the part of a field's label image that lies in `window` (y0, x0, y1, x1), half-open and inside the field."""
-    y0, x0, y1, x1 = window
-    boxes = masks.boxes
-    near = np.flatnonzero((boxes[:, 0] < y1) & (boxes[:, 2] > y0) & (boxes[:, 1] < x1) & (boxes[:, 3] > x0))
-    part = FieldMasks(
-        boxes[near] - np.array([y0, x0, y0, x0], np.int32),
-        masks.numbers[near],
-        [masks.cells[at] for at in near],
-        [masks.nuclei[at] for at in near],
-    )
-    return draw(part, (y1 - y0, x1 - x0), what)
+def _nothing(_layer: Labels) -> None:
+    """A key binding that does nothing."""

@@ -64,8 +64,8 @@ class Session(EventedModel):
         How the last job ended, for people.
     result : SmearResult or None
         What the last run found in the image it was started on.
-    acts : int
-        Acts of a person on the cells of the study so far; after each the layers are up to date already.
+    revision : int
+        Grows when the cells have changed, by a run or an act of a person, and the layers show them.
     notes : tuple of str
         What the last segmentation wants people to know.
     """
@@ -81,7 +81,7 @@ class Session(EventedModel):
     progress: Progress | None = None
     message: str = ""
     result: Any = None
-    acts: int = 0
+    revision: int = 0
     notes: tuple[str, ...] = ()
 
     def select(self, *cell_ids: str) -> None:

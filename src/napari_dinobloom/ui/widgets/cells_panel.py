@@ -1,0 +1,112 @@
+"""What was found in the fields on show: how many cells, at what scale, with which flags, and what to know of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+
+from napari_dinobloom.report.counting import flag
+from napari_dinobloom.ui.images import tag
+from napari_dinobloom.ui.session import Session
+from napari_dinobloom.ui.texts import TEXTS, text
+
+MOST_NOTES = 4
+"""Notes that are shown one by one; the rest is counted."""
+
+
+class CellsPanel(QWidget):
+    """A few lines about the cells of the session's study that the viewer shows; they follow every act.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or its proxy
+        Its cell layers say which fields are meant.
+    session : Session
+        Its study, revision and notes are followed.
+    """
+
+    def __init__(self, viewer: Any, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer, self._session = viewer, session
+        self.count, self.flags, self.scale, self.notes = QLabel(), QLabel(), QLabel(), QLabel()
+        self.count.setStyleSheet("font-weight: bold")
+        self.notes.setStyleSheet("font-style: italic")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(3)
+        for label in (self.count, self.flags, self.scale, self.notes):
+            label.setWordWrap(True)
+            label.setTextFormat(Qt.TextFormat.PlainText)  # names of files stand in notes
+            column.addWidget(label)
+        for signal in (session.events.study, session.events.revision, session.events.notes):
+            signal.connect(self.refresh)
+        viewer.layers.events.removed.connect(self.refresh)
+        self.refresh()
+
+    def detach(self) -> None:
+        """Stop listening to session and viewer, which live on."""
+        for signal in (self._session.events.study, self._session.events.revision, self._session.events.notes):
+            signal.disconnect(self.refresh, missing_ok=True)
+        self._viewer.layers.events.removed.disconnect(self.refresh)
+
+    def refresh(self, _event: object = None) -> None:
+        """Show the lines, or nothing while no study is open."""
+        study = self._session.study
+        fields = set() if study is None else fields_on_show(self._viewer.layers, str(study.path))
+        self.setVisible(bool(fields))
+        if study is None or not fields:
+            return
+        obs = study.cells.obs
+        here = obs[obs["field"].isin(fields) & ~obs["deleted"].astype(bool)]
+        lines = (count_line(here), flags_line(here), scale_line(here), notes_text(self._session.notes))
+        for label, line in zip((self.count, self.flags, self.scale, self.notes), lines, strict=True):
+            label.setText(line)
+            label.setVisible(bool(line))
+
+
+def fields_on_show(layers: Any, study: str) -> set[str]:
+    """Ids of the fields of a study that have a cell layer."""
+    marks = [tag(layer) for layer in layers]
+    shown = [mark["fields"] for mark in marks if mark.get("role") == "cells" and mark.get("study") == study]
+    return {field for fields in shown for field in fields if field}
+
+
+def count_line(cells: pd.DataFrame) -> str:
+    """Say how many cells there are."""
+    if not len(cells):
+        return text("cells.none")
+    return text("cells.one") if len(cells) == 1 else text("cells.count", count=len(cells))
+
+
+def flags_line(cells: pd.DataFrame) -> str:
+    """Say how many cells lie at the border, have a flag of quality or were excluded; empty for none."""
+    parts = {"cells.border": int(flag(cells, "touches_border").sum())}
+    quality = cells["quality"].astype(str)
+    for name, number in quality[~quality.isin(("", "ok"))].value_counts().items():
+        parts[f"cells.quality.{name}"] = int(number)
+    parts["cells.excluded"] = int(flag(cells, "excluded").sum())
+    titles = {key: TEXTS.get(key, key.rpartition(".")[2].replace("_", " ")) for key in parts}
+    return " · ".join(f"{number} {titles[key]}" for key, number in parts.items() if number)
+
+
+def scale_line(cells: pd.DataFrame) -> str:
+    """Say what a pixel measures and how that is known; empty where no cell tells."""
+    known = cells[["pixel_size_um", "scale_from"]].dropna()
+    lines = []
+    for source, sizes in known.groupby("scale_from", sort=True)["pixel_size_um"]:
+        low, high = float(sizes.min()), float(sizes.max())
+        size = f"{low:.3g}" if np.isclose(low, high, rtol=1e-3) else f"{low:.3g} – {high:.3g}"
+        lines.append(text("cells.scale", size=size, source=TEXTS.get(f"cells.scale.{source}", source)))
+    return " ".join(lines)
+
+
+def notes_text(notes: tuple[str, ...]) -> str:
+    """Notes one below the other, the first few of them."""
+    shown = list(notes[:MOST_NOTES])
+    if len(notes) > MOST_NOTES:
+        shown.append(text("cells.more_notes", count=len(notes) - MOST_NOTES))
+    return "\n".join(shown)
