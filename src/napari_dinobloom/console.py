@@ -103,10 +103,17 @@ def summarise(outcome: Outcome) -> int:
     same = [record for record in study.fields if record.status == "same_as"]
     for record in same:
         errors.print(f"[yellow]{escape(record.file)}[/] is the same picture as {record.problem}; counted once.")
+    for record in study.fields:
+        if record.status == "ok" and record.problem:
+            errors.print(f"[yellow]{escape(record.file)}:[/] {escape(record.problem)}")
     if not outcome.seconds:
         console.print(f"Nothing to do: {escape(str(study.path))} is up to date.")
     table = Table(show_header=False, box=None, pad_edge=False)
     obs = study.cells.obs
+    if lost := study.orphans:
+        named = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+        errors.print(f"[yellow]{len(lost)}[/] cells with acts by hand are no longer found: {escape(named)}. "
+                     "They are not counted; what was said of them is kept.")  # fmt: skip
     living = obs[~obs["deleted"].to_numpy(bool)]
     fields = [record for record in study.fields if record.status == "ok"]
     slides = {record.slide for record in fields}

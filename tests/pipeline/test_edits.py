@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells import measures
 from napari_dinobloom.cells.scale import Scale
+from napari_dinobloom.console import summarise
 from napari_dinobloom.errors import DinoBloomError, InputError, StudyError
 from napari_dinobloom.io.celltable import MEASURES, cell_id
 from napari_dinobloom.io.masks import FieldMasks, joined, load_masks
@@ -398,7 +399,9 @@ def test_a_found_cell_under_drawn_ones_is_the_same_stuff(study: Study) -> None:
     assert study.cells.obs.loc[study.cells.obs["field"] == FIELD, "gone"].sum() == n - 2
 
 
-def test_hand_labels_of_cells_that_are_not_found_again_are_listed_and_kept(study: Study) -> None:
+def test_hand_labels_of_cells_that_are_not_found_again_are_listed_and_kept(
+    study: Study, smears: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     masks, table = _machine(study)
     lost, other, *_ = _ids(study)
     study.label([lost, other], "blast")
@@ -406,9 +409,15 @@ def test_hand_labels_of_cells_that_are_not_found_again_are_listed_and_kept(study
     _found_again(study, masks.take(keep), table.iloc[keep])
     assert study.orphans == [lost]
     assert study.cells.obs.loc[lost, ["label", "deleted", "gone"]].tolist() == ["blast", True, True]
-    study.reload()
-    study.cells  # noqa: B018
-    assert study.orphans == [lost]
+    study.close()
+    outcome = again(smears, study.path)
+    assert set(outcome.seconds) == {"read", "differential", "report"}
+    assert outcome.study.orphans == [lost]
+    summarise(outcome)
+    assert f"no longer found: {lost}" in capsys.readouterr().err
+    report = (study.path / "report.html").read_text(encoding="utf-8")
+    assert "1 cell named by a person and not found again" in report
+    assert lost in report
 
 
 def test_a_cell_that_was_undeleted_and_is_not_found_again_stays_gone(study: Study) -> None:

@@ -18,7 +18,7 @@ from napari_dinobloom.cells import correct, measures, propose
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.errors import InputError, StudyError
 from napari_dinobloom.io.celltable import cell_id, split_cell_id
-from napari_dinobloom.io.masks import FieldMasks
+from napari_dinobloom.io.masks import FieldMasks, draw
 from napari_dinobloom.io.shapes import Shape
 from napari_dinobloom.pipeline.table import load_cells
 
@@ -196,7 +196,8 @@ def repaint(
         If an image has another size than the field or negative values, or nothing may be written.
     """
     field = _Field.of(study, field_id)
-    before, cores = study.labels(field_id), study.nuclei(field_id)
+    size = (field.record.height, field.record.width)
+    before, cores = draw(field.masks, size), draw(field.masks, size, "nuclei")
     after = _checked(labels, field, "labels")
     inner = np.where(cores > 0, after, 0) if nuclei is None else _checked(nuclei, field, "nuclei")
     changes = correct.repainted(before, after)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
 
 SAME_CELL_IOU = 0.5
+BROUGHT = "brought_class"
+"""Column of the class that came along with marks of other programs; no hand label."""
+
 COVERED = 0.5
 """Share of a newly found cell under outlines drawn by hand from which on it is the same stuff found again."""
 
@@ -48,7 +51,10 @@ def load_cells(study: Study, record: FieldRecord) -> FieldCells:
     table = pd.read_json(io.StringIO(text), orient="table")
     first = table.iloc[0]
     scale = Scale(float(first["scale_pixel_size_um"]), first["scale_source"], int(first["scale_red"]))
-    return FieldCells(masks, table if "number" in table else pd.DataFrame(columns=[*MEASURES, "number"]), scale)
+    if "number" not in table:
+        table = table.iloc[:0]
+    brought = table.get(BROUGHT, "")
+    return FieldCells(masks, table.reindex(columns=[*MEASURES, "number"]).assign(**{BROUGHT: brought}), scale)
 
 
 def rebuilt(study: Study, fields: Sequence[FieldRecord]) -> Any:
@@ -114,6 +120,7 @@ def _rows(record: FieldRecord, cells: FieldCells, scale: Scale) -> pd.DataFrame:
         **{name: cells.table[name].to_numpy() for name in MEASURES},
         "pixel_size_um": scale.pixel_size_um,
         "scale_from": scale.source,
+        BROUGHT: cells.table[BROUGHT].to_numpy(),
     }
     return pd.DataFrame(place, index=range(len(ids)))
 
@@ -146,7 +153,7 @@ def settled(
     found : FieldMasks
         What was found now; its numbers are not used.
     measures : DataFrame
-        Columns `celltable.MEASURES`, in the order of `found`.
+        Columns `celltable.MEASURES`, in the order of `found`; `BROUGHT` where classes came along.
 
     Returns
     -------
@@ -154,7 +161,7 @@ def settled(
         What to store: without found cells that lie under those drawn by hand, and with deleted ones that were not
         found again, so that they are known if they are the next time.
     table : DataFrame
-        Their measures and the column ``number``.
+        Their measures, `BROUGHT`, and the column ``number``.
     """
     earlier = _earlier(study, record)
     numbers = _kept_numbers(found, earlier)
@@ -164,12 +171,13 @@ def settled(
     new = numbers == 0
     first = max(study.next_number(record.id), int(earlier.masks.numbers.max(initial=0)) + 1)
     numbers[new] = np.arange(first, first + int(new.sum()), dtype=np.int32)
-    table = measures[list(MEASURES)][keep].assign(number=numbers)
+    brought = measures[BROUGHT][keep] if BROUGHT in measures else ""
+    table = measures[list(MEASURES)][keep].assign(**{BROUGHT: brought, "number": numbers})
     at = earlier.masks
     fits = (at.boxes[:, 2:] <= (record.height, record.width)).all(axis=1)
     lost = ~earlier.living & fits & ~np.isin(at.numbers, numbers) & np.isin(at.numbers, earlier.table.index)
     kept = at.take(np.flatnonzero(lost).tolist())
-    rows = earlier.table.loc[kept.numbers.tolist(), list(MEASURES)].assign(number=kept.numbers)
+    rows = earlier.table.loc[kept.numbers.tolist(), [*MEASURES, BROUGHT]].assign(number=kept.numbers)
     parts = [part for part in (table, rows) if len(part)]
     return joined(replace(found, numbers=numbers), kept), pd.concat(parts or [table], ignore_index=True)
 
@@ -182,7 +190,7 @@ def _earlier(study: Study, record: FieldRecord) -> _Earlier:
         stored = load_cells(study, record)
         masks, table = stored.masks, stored.table.set_index("number")
     except StudyError:  # none yet, or damaged
-        masks, table = FieldMasks.empty(), pd.DataFrame(columns=list(MEASURES))
+        masks, table = FieldMasks.empty(), pd.DataFrame(columns=[*MEASURES, BROUGHT])
     ids = [cell_id(record.id, number) for number in masks.numbers.tolist()]
     plain = masks.take([i for i, cell in enumerate(ids) if cell not in shapes and cell not in unmade])
     ids = [*(cell_id(record.id, number) for number in plain.numbers.tolist()), *shapes]

@@ -280,7 +280,7 @@ def _context(data: ReportInput, cells: pd.DataFrame, legend: Legend) -> dict[str
         "legend": legend,
         "tiles": _tiles(data),
         "reasons": _reasons(data.summary),
-        "cautions": cautions(cells, found, data.fields, data.problems, data.atlas),
+        "cautions": cautions(cells, found, data.fields, data.problems, data.atlas, data.obs),
         "patients": patients,
         "slides": slides,
         "slides_of": {g.patient: [s for s in slides if s.patient == g.patient] for g in patients},

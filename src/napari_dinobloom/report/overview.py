@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe, unnamed_by
+from napari_dinobloom.report.counting import flag, text
 from napari_dinobloom.report.differential import FAR_SHARE
 from napari_dinobloom.report.figures import BarFigure, bar_figure
 from napari_dinobloom.report.legend import Entry, Legend
@@ -148,6 +149,7 @@ def cautions(
     fields: Sequence[FieldRecord],
     problems: Sequence[tuple[str, str]],
     atlas: Mapping[str, object],
+    obs: pd.DataFrame,
 ) -> list[Caution]:
     """Everything a reader must know before the numbers, the gravest first.
 
@@ -163,10 +165,14 @@ def cautions(
         Inputs that never became a field, and why.
     atlas : mapping
         ``classes`` and ``distance_limit`` of the reference atlas.
+    obs : DataFrame
+        The whole cell table, deleted cells included.
     """
     all_of_them = [
         _unnamed(atlas),
         _failed(fields, problems),
+        _odd(fields),
+        _lost(obs),
         _far(cells, atlas),
         _few(found),
         _scale(cells),
@@ -199,6 +205,31 @@ def _failed(fields: Sequence[FieldRecord], problems: Sequence[tuple[str, str]]) 
         return None
     text = "They are missing from every number below."
     return Caution("warning", f"{_number(len(items), 'input')} could not be used", text, items)
+
+
+def _odd(fields: Sequence[FieldRecord]) -> Caution | None:
+    """Fields that are used although something about them is odd."""
+    items = tuple((f.file, f.problem) for f in fields if f.status == "ok" and f.problem)
+    if not items:
+        return None
+    text = "Their cells are counted as they were found; look at the fields before you trust them."
+    return Caution("note", f"{_number(len(items), 'field')} with something odd", text, items)
+
+
+def _lost(obs: pd.DataFrame) -> Caution | None:
+    """Cells that a person has named and the segmentation no longer finds."""
+    lost = obs[flag(obs, "gone") & (text(obs, "label") != "")]
+    if not len(lost):
+        return None
+    items = tuple(zip(lost.index.astype(str)[:NAMES_SHOWN], text(lost, "label")[:NAMES_SHOWN], strict=True))
+    more = f" {len(lost) - len(items)} more are not listed." if len(lost) > len(items) else ""
+    return Caution(
+        "warning",
+        f"{_number(len(lost), 'cell')} named by a person and not found again",
+        "The field was segmented anew. They are not counted; their names are kept. Add them by hand if they are cells."
+        + more,
+        items,
+    )
 
 
 def _far(cells: pd.DataFrame, atlas: Mapping[str, object]) -> Caution | None:
