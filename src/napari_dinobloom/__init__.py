@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_dinobloom.cells.crop import CropPolicy, crop
-    from napari_dinobloom.cells.segment import Cells, SegmentSettings, iter_segment, segment
+    from napari_dinobloom.cells.segment import Cells, iter_segment, segment
     from napari_dinobloom.encoders.encoder import Encoder, load_encoder
     from napari_dinobloom.encoders.patches import patch_pca
     from napari_dinobloom.errors import DinoBloomError
@@ -37,7 +37,6 @@ __all__ = [
     "KnnClassifier",
     "LinearProbe",
     "Progress",
-    "SegmentSettings",
     "Smear",
     "Study",
     "__version__",
@@ -64,7 +63,6 @@ _ROOMS = {
     "KnnClassifier": "predict.knn",
     "LinearProbe": "predict.linear",
     "Progress": "progress",
-    "SegmentSettings": "cells.segment",
     "Smear": "io.smear",
     "Study": "io.study",
     "crop": "cells.crop",

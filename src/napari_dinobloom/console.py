@@ -35,6 +35,9 @@ T = TypeVar("T")
 DONE, SOME_FAILED, NOTHING = 0, 1, 2
 """Exit codes: all done, some inputs failed, nothing done."""
 
+NOTES_SHOWN = 12
+"""Fields whose notes are printed after a run."""
+
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
 
@@ -106,6 +109,11 @@ def summarise(outcome: Outcome) -> int:
     for record in study.fields:
         if record.status == "ok" and record.problem:
             errors.print(f"[yellow]{escape(record.file)}:[/] {escape(record.problem)}")
+    noted = [record for record in study.fields if record.status == "ok" and record.problem]
+    for record in noted[:NOTES_SHOWN]:
+        errors.print(f"[yellow]{escape(record.file)}[/]: {escape(record.problem)}")
+    if len(noted) > NOTES_SHOWN:
+        errors.print(f"{len(noted) - NOTES_SHOWN} more fields have notes; see the report.")
     if not outcome.seconds:
         console.print(f"Nothing to do: {escape(str(study.path))} is up to date.")
     table = Table(show_header=False, box=None, pad_edge=False)

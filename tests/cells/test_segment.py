@@ -3,9 +3,10 @@ import pytest
 
 from napari_dinobloom.cells import segment as module
 from napari_dinobloom.cells.measures import COLUMNS
-from napari_dinobloom.cells.segment import SegmentSettings, iter_segment, segment
-from napari_dinobloom.io.generate import generate_smear
+from napari_dinobloom.cells.segment import iter_segment, segment
+from napari_dinobloom.errors import ImageError
 from napari_dinobloom.io.canvas import STAINS
+from napari_dinobloom.io.generate import generate_smear
 from napari_dinobloom.progress import drain
 
 
@@ -69,33 +70,14 @@ def test_a_mirrored_picture_has_mirrored_cells(turn):
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.95
 
 
-def test_windows_of_a_large_picture_give_the_cells_of_the_whole(monkeypatch):
-    smear = generate_smear(2, height=900, width=900, n_white=10, stain="may-gruenwald")
-    whole = segment(smear.image, 0.1)
-    monkeypatch.setattr(module, "TILE", 250)
-    parts = segment(smear.image, 0.1)
-    assert len(whole.table) == len(parts.table) == len(smear.classes)
-    assert _matches(whole.labels, parts.labels) == len(whole.table)
-
-
-def test_a_lazy_picture_gives_the_same_cells():
-    import dask.array as da
-
-    image = generate_smear(3).image
-    lazy = segment(da.from_array(image, chunks=(200, 200, 3)))
-    assert lazy.table.equals(segment(image).table)
-
-
 @pytest.mark.parametrize(
     "image",
     [
-        np.full((240, 320, 3), 255, np.uint8),
-        np.zeros((240, 320, 3), np.uint8),
         np.full((16, 16, 3), 90, np.uint8),
         np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8),
         generate_smear(1, n_white=0, height=240, width=320).image,
     ],
-    ids=["white", "black", "tiny", "noise", "no white cell"],
+    ids=["tiny", "noise", "no white cell"],
 )
 def test_a_picture_without_white_cells_gives_an_empty_table_of_the_same_types(image):
     cells = segment(image)
@@ -107,11 +89,90 @@ def test_a_picture_without_white_cells_gives_an_empty_table_of_the_same_types(im
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((50, 50), np.uint8), np.zeros((50, 50, 3), float), np.zeros((4, 50, 3), np.uint8)]
+    ("image", "said"),
+    [
+        (np.zeros((50, 50), np.uint8), "greyscale"),
+        (np.zeros((50, 50, 1), np.uint8), "greyscale"),
+        (np.zeros((4, 50, 3), np.uint8), "50 x 4 pixels"),
+        (np.full((50, 50, 3), np.nan), "reach from nan"),
+        (np.full((50, 50, 3), 130.0), "expected 0 to 1"),
+        (np.zeros((50, 50, 3), np.int32), "int32"),
+        (np.zeros((50, 50, 7), np.uint8), "red, green, blue"),
+        ("smear.png", "read_smear"),
+    ],
 )
-def test_what_is_no_colour_picture_is_refused(image):
-    with pytest.raises(ValueError, match="picture"):
+def test_what_has_no_colours_or_no_rule_for_them_is_refused_with_a_remedy(image, said):
+    with pytest.raises(ImageError, match=said):
         segment(image)
+
+
+def test_other_kinds_of_colour_pictures_give_the_cells_of_the_8_bit_one():
+    image = generate_smear(7, height=300, width=400).image
+    wanted = segment(image, 0.1)
+    assert len(wanted.table) > 2
+    alpha = np.full((*image.shape[:2], 1), 255, np.uint8)
+    for other in (
+        np.concatenate([image, alpha], axis=2),
+        image.astype(np.uint16) * 257,
+        image.astype(np.float32) / 255,
+    ):
+        assert segment(other, 0.1).table.equals(wanted.table)
+
+
+def _unstained(seed):
+    """Cells as phase contrast or an unstained smear shows them: grey shades on grey."""
+    grey = generate_smear(seed, height=300, width=400).image.mean(axis=2, keepdims=True)
+    return np.repeat(grey, 3, axis=2).astype(np.uint8)
+
+
+def _fluorescent(seed):
+    """Bright nuclei on black."""
+    smear = generate_smear(seed, height=300, width=400)
+    image = np.zeros_like(smear.image)
+    image[smear.nuclei > 0] = (20, 40, 220)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.full((240, 320, 3), 255, np.uint8), "is empty"),
+        (np.zeros((240, 320, 3), np.uint8), "bright field"),
+        (np.full((8, 8, 3), 200, np.uint8), "is empty"),
+        (_unstained(1), "no colour"),
+        (_fluorescent(1), "bright field"),
+    ],
+    ids=["white", "black", "8 x 8", "unstained", "fluorescence"],
+)
+def test_a_picture_that_can_hold_no_stained_cell_gives_none_and_says_why(image, said):
+    cells = segment(image)
+    assert len(cells.table) == 0
+    assert len(cells.notes) == 1
+    assert said in cells.notes[0]
+
+
+def test_a_scale_at_which_no_nucleus_can_be_seen_is_named():
+    cells = segment(generate_smear(1).image, 2.0)
+    assert len(cells.table) == 0
+    assert "20x" in cells.notes[0]
+
+
+def test_a_picture_of_a_weak_objective_is_searched_and_the_limit_is_said():
+    smear = generate_smear(3, height=600, width=800, n_white=8, pixel_size_um=0.8)
+    cells = segment(smear.image, 0.8)
+    assert 4 <= len(cells.table) <= 12
+    assert "40x" in cells.notes[0]
+
+
+def test_labels_of_a_large_picture_lie_on_disk(monkeypatch):
+    image = generate_smear(5, height=300, width=400).image
+    small = segment(image, 0.1)
+    monkeypatch.setattr(module, "IN_MEMORY", 1000)
+    large = segment(image, 0.1)
+    assert not isinstance(large.labels, np.ndarray)
+    assert np.array_equal(large.labels[:], small.labels)
+    assert np.array_equal(large.nuclei[50:200, 100:], small.nuclei[50:200, 100:])
+    assert small.notes == large.notes == ()
 
 
 @pytest.mark.parametrize("size", [0.0, -1.0, float("nan")])
@@ -120,10 +181,16 @@ def test_a_scale_that_is_none_is_refused(size):
         segment(np.full((50, 50, 3), 200, np.uint8), size)
 
 
-def test_the_scale_given_is_used_and_settings_are_plain():
+def test_the_scale_given_is_used():
     cells = segment(generate_smear(6).image, 0.1)
     assert (cells.scale.pixel_size_um, cells.scale.source) == (0.1, "user")
-    assert set(SegmentSettings().to_dict()) == {"working_um", "smallest_nucleus_um2", "largest_reach_um"}
+    assert (cells.table.pixel_size_um == 0.1).all()
+
+
+@pytest.mark.parametrize("tile", [0, -5, 63])
+def test_a_tile_that_is_none_is_refused(tile):
+    with pytest.raises(ValueError, match="64 pixels"):
+        segment(np.full((50, 50, 3), 200, np.uint8), tile=tile)
 
 
 def test_a_blurred_field_is_flagged_and_a_sharp_one_is_not():

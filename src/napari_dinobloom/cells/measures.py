@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_dinobloom.cells.background import Background, find_background, thinned
 from napari_dinobloom.cells.scale import Scale
+from napari_dinobloom.cells.windows import Parts
+from napari_dinobloom.io.celltable import COLOURS
+from napari_dinobloom.io.masks import FieldMasks
 
-VERSION = 3
+VERSION = 4
 
 Image = NDArray[np.uint8]
-Labels = NDArray[np.int32]
+Bool = NDArray[np.bool_]
 
 SMALLEST_CELL_UM2 = 18.0
 """Less is debris: a white cell of 5 um across has 20."""
@@ -39,12 +44,7 @@ COLUMNS: dict[str, str] = {
     "circularity": "float64",
     "lobes": "int32",
     "focus": "float64",
-    "nucleus_red": "float64",
-    "nucleus_green": "float64",
-    "nucleus_blue": "float64",
-    "cytoplasm_red": "float64",
-    "cytoplasm_green": "float64",
-    "cytoplasm_blue": "float64",
+    **dict.fromkeys(COLOURS, "float64"),
     "touches_border": "bool",
     "quality": "object",
     "pixel_size_um": "float64",
@@ -53,73 +53,81 @@ COLUMNS: dict[str, str] = {
 """Columns of the table and their types."""
 
 
-def measure(image: Any, labels: Labels, nuclei: Labels, scale: Scale) -> tuple[Labels, Labels, pd.DataFrame]:
-    """Measure all cells and number them 1, 2, ... by y0, then x0.
+def measure_masks(
+    image: Any,
+    masks: FieldMasks,
+    scale: Scale,
+    *,
+    light: Background | None = None,
+    hints: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Measure cells.
 
     Parameters
     ----------
-    image : numpy.ndarray
-        (Y, X, 3) uint8.
-    labels, nuclei : numpy.ndarray
-        (Y, X) int32 with the same numbers.
+    image : array
+        (Y, X, 3) uint8, NumPy or lazy; only the windows around cells are read.
+    masks : FieldMasks
+        Cells and their nuclei.
     scale : Scale
         Of the picture.
+    light : Background, optional
+        Of the picture, where it is known already.
+    hints : sequence of str, optional
+        Per cell a quality flag that the segmenter is sure of, else empty.
 
     Returns
     -------
-    labels, nuclei : numpy.ndarray
-        (Y, X) int32, renumbered.
-    table : pandas.DataFrame
-        One row a cell with the columns `COLUMNS`.
+    pandas.DataFrame
+        One row a cell, in the order of `masks`, with the columns `COLUMNS`; ``label`` counts from 1.
     """
-    from scipy import ndimage as ndi
-
-    boxes = [(n, box) for n, box in enumerate(ndi.find_objects(labels), start=1) if box is not None]
-    boxes.sort(key=lambda item: (item[1][0].start, item[1][1].start, item[0]))
-    number = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
-    rows = []
-    for new, (old, box) in enumerate(boxes, start=1):
-        number[old] = new
-        row = _row(np.asarray(image[box]), labels[box] == old, nuclei[box] == old, scale.pixel_size_um)
-        y0, x0, y1, x1 = box[0].start, box[1].start, box[0].stop, box[1].stop
-        row.update(label=new, y0=y0, x0=x0, y1=y1, x1=x1, y=row["y"] + y0, x=row["x"] + x0)
-        row["touches_border"] = y0 == 0 or x0 == 0 or y1 == labels.shape[0] or x1 == labels.shape[1]
+    parts = Parts(image)
+    if light is None:
+        light = find_background(thinned(image))
+    rows: list[dict[str, Any]] = [{}] * len(masks)
+    centres = (masks.boxes[:, :2] + masks.boxes[:, 2:]) / 2
+    for i in parts.order(centres[:, 0], centres[:, 1]).tolist():
+        y0, x0, y1, x1 = masks.boxes[i].tolist()
+        picture = parts.part(y0, x0, y1 - y0, x1 - x0)
+        row = _row(picture, masks.cells[i], masks.nuclei[i], scale.pixel_size_um, light)
+        row.update(label=i + 1, y0=y0, x0=x0, y1=y1, x1=x1, y=row["y"] + y0, x=row["x"] + x0)
+        row["touches_border"] = y0 == 0 or x0 == 0 or y1 == parts.height or x1 == parts.width
         row.update(pixel_size_um=scale.pixel_size_um, scale_from=scale.source)
-        row["quality"] = _quality(row, scale.pixel_size_um)
-        rows.append(row)
-    table = pd.DataFrame({name: pd.Series([r[name] for r in rows], dtype=kind) for name, kind in COLUMNS.items()})
-    return number[labels], number[nuclei], table
+        row["quality"] = _quality(row, scale.pixel_size_um, hints[i] if hints else "")
+        rows[i] = row
+    return pd.DataFrame({name: pd.Series([r[name] for r in rows], dtype=kind) for name, kind in COLUMNS.items()})
 
 
-def _row(image: Image, mask: NDArray[np.bool_], nucleus: NDArray[np.bool_], pixel_um: float) -> dict[str, Any]:
+def _row(image: Image, mask: Bool, nucleus: Bool, pixel_um: float, light: Background) -> dict[str, Any]:
     """Measures of one cell in its box; coordinates relative to the box."""
     from scipy import ndimage as ndi
-    from skimage.measure import perimeter
-    from skimage.morphology import convex_hull_image
+    from skimage.measure import perimeter_crofton
 
     area, inner = int(mask.sum()), int(nucleus.sum())
-    y, x = (float(v) for v in ndi.center_of_mass(mask))
-    outline = float(perimeter(np.pad(mask, 1), neighborhood=8))
-    solidity = inner / max(int(convex_hull_image(nucleus).sum()), 1) if inner > 2 else float("nan")
+    columns, lines = mask.sum(axis=0), mask.sum(axis=1)
+    outline = float(perimeter_crofton(np.pad(mask, 1), directions=4))
     row: dict[str, Any] = {
-        "y": y,
-        "x": x,
+        "y": float(lines @ np.arange(len(lines))) / max(area, 1),
+        "x": float(columns @ np.arange(len(columns))) / max(area, 1),
         "area_px": area,
         "nucleus_area_px": inner,
-        "nc_ratio": inner / area,
-        "solidity": float(min(solidity, 1.0)) if inner > 2 else float("nan"),
+        "nc_ratio": inner / max(area, 1),
+        "solidity": min(inner / hull_area(nucleus), 1.0) if inner > 2 else float("nan"),
         "circularity": float(min(4 * np.pi * area / outline**2, 1.0)) if outline else 1.0,
         "lobes": int(ndi.label(nucleus)[1]),
         "focus": _focus(image, nucleus, pixel_um),
     }
     for part, where in (("nucleus", nucleus), ("cytoplasm", mask & ~nucleus)):
-        colour = image[where].mean(axis=0) if where.any() else np.full(3, np.nan)
-        for channel, value in zip(("red", "green", "blue"), colour, strict=True):
-            row[f"{part}_{channel}"] = float(value)
+        pixels = image[where].astype(np.float32)
+        colour, spread = (pixels.mean(axis=0), pixels.std(axis=0)) if len(pixels) else (np.full(3, np.nan),) * 2
+        for channel, value, width in zip(("red", "green", "blue"), colour, spread, strict=True):
+            row[f"{part}_{channel}"], row[f"{part}_{channel}_sd"] = float(value), float(width)
+    colour = np.array([row[f"nucleus_{channel}"] for channel in ("red", "green", "blue")])
+    row["stain_strength"] = float(np.mean(np.log((light.colour + 2.0) / (colour + 2.0))))
     return row
 
 
-def _focus(image: Image, nucleus: NDArray[np.bool_], pixel_um: float) -> float:
+def _focus(image: Image, nucleus: Bool, pixel_um: float) -> float:
     """Steepness of the nucleus' edge: gradient over contrast, per micrometre; about 1 when sharp, NaN if unmeasurable.
 
     A blurred edge that rises over w micrometres gives 1 / w, whatever the stain's strength.
@@ -141,11 +149,13 @@ def _focus(image: Image, nucleus: NDArray[np.bool_], pixel_um: float) -> float:
     return float(np.quantile(steep, 0.75) / contrast)
 
 
-def _quality(row: dict[str, Any], pixel_um: float) -> str:
-    """Flag a cell only where the measures leave little doubt; else ``ok``."""
+def _quality(row: dict[str, Any], pixel_um: float, hint: str) -> str:
+    """Flag a cell only where the measures or the segmenter leave little doubt; else ``ok``."""
     area, nucleus = row["area_px"] * pixel_um**2, row["nucleus_area_px"] * pixel_um**2
     if area < SMALLEST_CELL_UM2:
         return "debris" if not row["touches_border"] else "ok"
+    if hint:
+        return hint
     if area > LARGEST_CELL_UM2:
         return "clump"
     if nucleus > 150.0 and row["nc_ratio"] > 0.85 and row["solidity"] < 0.85:
@@ -153,3 +163,14 @@ def _quality(row: dict[str, Any], pixel_um: float) -> str:
     if row["focus"] < BLURRED:
         return "out_of_focus"
     return "ok"
+
+
+def hull_area(mask: Bool) -> float:
+    """Area of the convex hull of a mask in pixels; pixels are diamonds between the middles of their sides."""
+    from scipy.spatial import ConvexHull
+
+    ys, first = np.flatnonzero(mask.any(axis=1)), mask.argmax(axis=1)
+    last = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.stack([ys, first[ys]], 1), np.stack([ys, last[ys]], 1)]).astype(np.float64)
+    corners = np.array([[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
+    return float(ConvexHull((ends[:, None] + corners).reshape(-1, 2)).volume)

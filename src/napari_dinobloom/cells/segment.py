@@ -1,248 +1,161 @@
 """From a stained field to its white cells: whole cells, nuclei and one row of measures each.
 
-Owns the order of the steps and the windows of large pictures; each step is a module of its own: `background` (white
-balance), `stain` (colours of this picture), `scale` (micrometres), `material` (white cells' stuff against red cells),
-`nuclei` (find, join, part), `cytoplasm` (grow to whole cells), `drawing` (label images), `measures` (the table).
+Owns the order of the steps; each is a module of its own: `background` (white balance), `scale` (micrometres), a
+`segmenter` (which finds the cells; the bundled one is `learned`), `measures` (the table).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any
+import logging
+import tempfile
+import weakref
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from napari_dinobloom.cells import background, cytoplasm, drawing, material, measures, nuclei, stain
-from napari_dinobloom.cells import scale as scales
+from napari_dinobloom.cells import measures
+from napari_dinobloom.cells.learned import LearnedSegmenter
+from napari_dinobloom.cells.picture import as_picture, look_over
 from napari_dinobloom.cells.scale import Scale
+from napari_dinobloom.cells.segmenter import Found, Segmenter, get_segmenter
+from napari_dinobloom.io.labelimage import draw_on_disk
+from napari_dinobloom.io.masks import FieldMasks, draw
 from napari_dinobloom.progress import Progress, Steps, drain
 
-VERSION = 6
+_log = logging.getLogger(__name__)
 
-TILE = 2048
-"""Largest side of a window in working pixels."""
+VERSION = 7
 
-MARGIN_UM = 30.0
-"""Overlap of windows: no white cell is wider."""
-
-UNEXPLAINED_UM = 3.0
-"""Radius of a disc of white-cell material clear of nuclei that calls for a second look: no cytoplasm is so wide."""
-
-SMALLEST_SIDE = 16
-"""Smallest side of a picture in pixels."""
-
-Image = NDArray[np.uint8]
-Labels = NDArray[np.int32]
+IN_MEMORY = 64_000_000
+"""Pixels from which label images lie on disk."""
 
 
-@dataclass(kw_only=True, slots=True)
-class SegmentSettings:
-    """Settings of the classical segmentation; one set of defaults for all stains."""
-
-    working_um: float = 0.16
-    """Pixel size at which cells are sought, micrometres; finer pictures are shrunk to it."""
-
-    smallest_nucleus_um2: float = 15.0
-    """Smallest area of a white cell's nucleus; less is a platelet or debris."""
-
-    largest_reach_um: float = 6.0
-    """Farthest that cytoplasm may reach from its nucleus."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the settings as plain JSON types."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cells:
     """White cells of one field.
 
     Attributes
     ----------
-    labels : numpy.ndarray
-        (Y, X) int32 whole cells, 0 is none.
-    nuclei : numpy.ndarray
-        (Y, X) int32 nuclei with the numbers of their cells.
+    masks : FieldMasks
+        Bitmaps of cells and nuclei, numbered 1, 2, ... in the order of the table.
     table : pandas.DataFrame
-        One row a cell, in the order of the column ``label`` (1, 2, ... sorted by y0, x0).
+        One row a cell with the columns `measures.COLUMNS`, in the order of ``label`` (1, 2, ... sorted by y0, x0).
     scale : Scale
         Scale that was used.
+    shape : tuple of int
+        Height and width of the picture.
+    notes : tuple of str
+        What was odd about the picture, and which setting helps; empty when nothing was.
+    segmenter : str
+        Name of what found the cells.
+    licence : str
+        Licence of what found them, where it binds the user.
     """
 
-    labels: Labels
-    nuclei: Labels
+    masks: FieldMasks
     table: pd.DataFrame
     scale: Scale
+    shape: tuple[int, int]
+    notes: tuple[str, ...] = ()
+    segmenter: str = "learned"
+    licence: str = ""
+
+    @cached_property
+    def labels(self) -> Any:
+        """(Y, X) int32 whole cells, 0 is none; a zarr array on disk where the picture exceeds 64 megapixels."""
+        return self._drawn("cells")
+
+    @cached_property
+    def nuclei(self) -> Any:
+        """(Y, X) int32 nuclei with the numbers of their cells; as `labels`."""
+        return self._drawn("nuclei")
+
+    def _drawn(self, what: Literal["cells", "nuclei"]) -> Any:
+        if self.shape[0] * self.shape[1] <= IN_MEMORY:
+            return draw(self.masks, self.shape, what)
+        folder = tempfile.TemporaryDirectory(prefix="napari-dinobloom-")
+        array = draw_on_disk(self.masks, self.shape, Path(folder.name) / f"{what}.zarr", what)
+        weakref.finalize(array, folder.cleanup)
+        return array
 
 
-def segment(image: Any, pixel_size_um: float | None = None, *, settings: SegmentSettings | None = None) -> Cells:
+def segment(
+    image: Any,
+    pixel_size_um: float | None = None,
+    *,
+    segmenter: str | Segmenter = "learned",
+    tile: int | None = None,
+    scratch: Path | None = None,
+) -> Cells:
     """Find the white blood cells of a stained smear field.
 
     Parameters
     ----------
     image : array
-        (Y, X, 3) uint8, NumPy or lazy.
+        (Y, X, 3) uint8, NumPy or lazy (dask, zarr); RGBA, 16-bit and floating-point pictures are converted by the
+        rules of `napari_dinobloom.io.pixels`.
     pixel_size_um : float, optional
         Scale where it is known; else it is estimated from the cells.
-    settings : SegmentSettings, optional
-        Defaults fit all stains.
+    segmenter : str or Segmenter
+        ``learned`` (bundled) or another by name, or an object that finds cells.
+    tile : int, optional
+        Side in pixels of what is read and finished in one go, default 4096; decides memory, never the cells.
+    scratch : Path, optional
+        Folder that keeps finished tiles, so that a run that was stopped goes on after the last of them.
 
     Returns
     -------
     Cells
-        Labels, nuclei, table and scale.
+        Labels, nuclei, table, scale and notes.
 
     Raises
     ------
+    ImageError
+        If the picture is greyscale, or of a type or range that has no rule for colours.
     ValueError
-        If the picture is not (Y, X, 3) uint8 or `pixel_size_um` is not a positive number.
+        If it is no picture at all, smaller than 8 pixels, or `pixel_size_um` or `tile` is no positive number.
     """
-    return drain(iter_segment(image, pixel_size_um, settings=settings))
+    return drain(iter_segment(image, pixel_size_um, segmenter=segmenter, tile=tile, scratch=scratch))
 
 
 def iter_segment(
-    image: Any, pixel_size_um: float | None = None, *, settings: SegmentSettings | None = None
+    image: Any,
+    pixel_size_um: float | None = None,
+    *,
+    segmenter: str | Segmenter = "learned",
+    tile: int | None = None,
+    scratch: Path | None = None,
 ) -> Steps[Cells]:
     """Twin of `segment` that yields `Progress` and returns its result."""
-    settings = SegmentSettings() if settings is None else settings
-    _check(image, pixel_size_um)
+    _check_numbers(pixel_size_um, tile)
+    picture = as_picture(image)
+    finder = get_segmenter(segmenter) if isinstance(segmenter, str) else segmenter
+    if isinstance(finder, LearnedSegmenter) and (tile or scratch):
+        finder = replace(finder, tile=tile or finder.tile, scratch=scratch or finder.scratch)
     yield Progress(0, 1, "scale")
-    light = background.find_background(_thinned(image))
-    scale = Scale(float(pixel_size_um), "user") if pixel_size_um else scales.estimate_scale(image, light)
-    shape = (int(image.shape[0]), int(image.shape[1]))
-    labels, inner = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    factor = max(1.0, settings.working_um / scale.pixel_size_um)
-    windows = _windows(shape, round(TILE * factor), int(np.ceil(MARGIN_UM / scale.pixel_size_um)))
-    colours = None if len(windows) == 1 else _overall_stain(image, light)
-    count = 0
-    for done, window in enumerate(windows):
-        yield Progress(done, len(windows), "white cells")
-        count += _segment_window(image, window, _Field(light, colours, scale, factor, settings), labels, inner, count)
-    labels, inner, table = measures.measure(image, labels, inner, scale)
-    yield Progress(len(windows), len(windows), f"{len(table)} cells")
-    return Cells(labels, inner, table, scale)
+    seen = look_over(picture, pixel_size_um)
+    found = Found.none()
+    if seen.usable:
+        found = yield from finder.iter_find(picture, seen.scale, light=seen.light)
+    found = found.sorted()
+    table = measures.measure_masks(picture, found.masks, seen.scale, light=seen.light, hints=found.hints)
+    if found.classes:
+        table["brought_class"] = np.asarray(found.classes, dtype=object)
+    notes = seen.notes + found.notes
+    for note in notes:
+        _log.info("%s", note)
+    yield Progress(1, 1, f"{len(table)} cells")
+    shape = (int(picture.shape[0]), int(picture.shape[1]))
+    return Cells(found.masks, table, seen.scale, shape, notes, finder.name, finder.licence)
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """What all windows of one field share; `colours` is None where a single window finds its own."""
-
-    light: background.Background
-    colours: stain.Stain | None
-    scale: Scale
-    factor: float
-    settings: SegmentSettings
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """A part of the field: what is read, and the core in which its cells' centres must lie; y0, x0, y1, x1."""
-
-    read: tuple[int, int, int, int]
-    core: tuple[int, int, int, int]
-
-
-def _check(image: Any, pixel_size_um: float | None) -> None:
-    """Refuse what is not a colour picture or not a scale, by name."""
-    shape, kind = getattr(image, "shape", None), getattr(image, "dtype", None)
-    if shape is None or len(shape) != 3 or shape[2] != 3 or kind is None or np.dtype(kind) != np.uint8:
-        raise ValueError(f"segment needs a (Y, X, 3) uint8 picture, not {shape} {kind}; read_smear gives one")
-    if min(shape[:2]) < SMALLEST_SIDE:
-        raise ValueError(f"the picture measures {shape[0]} x {shape[1]} px: fields have {SMALLEST_SIDE} px and more")
+def _check_numbers(pixel_size_um: float | None, tile: int | None) -> None:
+    """Refuse what is not a scale or not a tile, by name."""
     if pixel_size_um is not None and not (np.isfinite(pixel_size_um) and pixel_size_um > 0):
         raise ValueError(f"pixel_size_um is {pixel_size_um}: give micrometres per pixel, a positive number, or None")
-
-
-def _thinned(image: Any) -> Image:
-    """Every n-th pixel of a large picture, enough to see its light."""
-    step = max(1, max(image.shape[:2]) // 2048)
-    return np.asarray(image[::step, ::step])
-
-
-def _overall_stain(image: Any, light: background.Background) -> stain.Stain:
-    """Stain of a large picture from tiles spread over it."""
-    tiles = [background.absorbance(tile, light)[::3, ::3].reshape(-1, 3) for tile in scales.sample_tiles(image)]
-    return stain.estimate_stain(np.concatenate(tiles)[None])
-
-
-def _windows(shape: tuple[int, int], tile: int, margin: int) -> list[_Window]:
-    """Cut a field into cores of at most `tile` pixels, each read with a margin."""
-    height, width = shape
-    ys = np.linspace(0, height, int(np.ceil(height / tile)) + 1).astype(int)
-    xs = np.linspace(0, width, int(np.ceil(width / tile)) + 1).astype(int)
-    windows = []
-    for y0, y1 in pairwise(ys):
-        for x0, x1 in pairwise(xs):
-            read = (max(y0 - margin, 0), max(x0 - margin, 0), min(y1 + margin, height), min(x1 + margin, width))
-            windows.append(_Window(read, (int(y0), int(x0), int(y1), int(x1))))
-    return windows
-
-
-def _segment_window(image: Any, window: _Window, field: _Field, labels: Labels, inner: Labels, count: int) -> int:
-    """Find the cells of one window and draw those whose centre lies in its core, numbered after `count`."""
-    y0, x0, y1, x1 = window.read
-    picture = np.ascontiguousarray(image[y0:y1, x0:x1])
-    height, width = labels.shape
-    density = background.absorbance(
-        _shrunk(picture, field.factor), field.light, (y0 / height, x0 / width, y1 / height, x1 / width)
-    )
-    colours = field.colours or stain.estimate_stain(density)
-    working_um = field.scale.pixel_size_um * field.factor
-    kernels, outlines = _find_cells(density, colours, working_um, field.settings)
-    whole, cores = drawing.draw_cells(outlines, kernels, (picture.shape[0], picture.shape[1]))
-    number = _numbers_in_core(outlines, window, picture.shape[0] / density.shape[0], count)
-    for target, found in ((labels, whole), (inner, cores)):
-        view, fresh = target[y0:y1, x0:x1], number[found]
-        np.copyto(view, fresh, where=(fresh > 0) & (view == 0))
-    inner[y0:y1, x0:x1][inner[y0:y1, x0:x1] != labels[y0:y1, x0:x1]] = 0
-    return int((number > 0).sum())
-
-
-def _find_cells(
-    density: background.Float, colours: stain.Stain, pixel_um: float, settings: SegmentSettings
-) -> tuple[nuclei.Nuclei, cytoplasm.Outlines]:
-    """Find nuclei and grow them; then look again at white-cell material that no cell explains.
-
-    The second look finds pale nuclei beside very dark ones, whose level hid them.
-    """
-    from scipy import ndimage as ndi
-
-    smallest, reach = settings.smallest_nucleus_um2, settings.largest_reach_um
-    margin = nuclei.nuclear_margin(density, colours, pixel_um)
-    stuff = material.find_material(density, colours, margin > 0, pixel_um)
-    solid = stuff.solid(margin > 0, pixel_um)
-    kernels = nuclei.find_nuclei(margin, solid, pixel_um, smallest)
-    outlines = cytoplasm.grow_cells(stuff, kernels.labels, pixel_um, reach)
-    found = ndi.binary_dilation(kernels.labels > 0, nuclei.disk(1.0 / pixel_um))
-    rest = solid & ~found
-    deep = ndi.distance_transform_edt(rest) * pixel_um > UNEXPLAINED_UM
-    if not deep.any():
-        return kernels, outlines
-    rest = ndi.binary_propagation(deep, mask=ndi.binary_opening(rest, nuclei.disk(0.5 / pixel_um)))
-    more = nuclei.nuclear_margin(density, colours, pixel_um, rest)
-    again = np.maximum(np.where(kernels.labels > 0, margin, -1), np.where(rest, more, -1))
-    if not (more > 0).any():
-        return kernels, outlines
-    kernels = nuclei.find_nuclei(again, solid, pixel_um, smallest)
-    return kernels, cytoplasm.grow_cells(stuff, kernels.labels, pixel_um, reach)
-
-
-def _numbers_in_core(outlines: cytoplasm.Outlines, window: _Window, factor: float, count: int) -> Labels:
-    """New number for each cell of a window, 0 for those that belong to a neighbouring window."""
-    place = (outlines.centres + 0.5) * factor + window.read[:2]
-    inside = ((place >= window.core[:2]) & (place < window.core[2:])).all(axis=1)
-    number = np.where(inside, count + np.cumsum(inside), 0)
-    return np.concatenate([[0], number]).astype(np.int32)
-
-
-def _shrunk(picture: Image, factor: float) -> Image:
-    """Shrink by `factor`, averaging."""
-    from PIL import Image as Pillow
-
-    height, width = (max(1, round(n / factor)) for n in picture.shape[:2])
-    if (height, width) == picture.shape[:2]:
-        return picture
-    return np.asarray(Pillow.fromarray(picture).resize((width, height), Pillow.Resampling.BOX))
+    if tile is not None and tile < 64:
+        raise ValueError(f"tile is {tile}: give 64 pixels or more, or None")

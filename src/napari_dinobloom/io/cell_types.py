@@ -1,7 +1,7 @@
 """White cells of a generated smear: size, nucleus, cytoplasm and granules of each type.
 
-Shapes and sizes after Bain, Blood Cells, 2015. The five types of normal blood are drawn by default; immature and damaged
-ones on request.
+Shapes and sizes after Bain, Blood Cells, 2015. The five types of normal blood are drawn by default; immature and
+damaged ones on request.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _mood(canvas: Canvas) -> dict[str, float]:
 def _plasma(canvas: Canvas, kind: CellType) -> Float:
     """Colour of the cytoplasm; that of erythroblasts lies anywhere between blue and red."""
     if kind.plasma != "mixed":
-        return canvas.colour[kind.plasma]
+        return np.asarray(canvas.colour[kind.plasma])
     share = np.float32(canvas.rng.uniform(0, 1))
     mixed: Float = share * canvas.colour["blue"] + (1 - share) * canvas.colour["red"]
     return mixed

@@ -23,6 +23,17 @@ from napari_dinobloom.io.trust import is_id
 if TYPE_CHECKING:
     from anndata import AnnData
 
+COLOURS = (
+    *(
+        f"{part}_{channel}{what}"
+        for part in ("nucleus", "cytoplasm")
+        for what in ("", "_sd")
+        for channel in ("red", "green", "blue")
+    ),
+    "stain_strength",
+)
+"""Mean and spread of red, green, blue (0 to 255) in nucleus and cytoplasm; mean absorbance of the nucleus."""
+
 COLUMNS: dict[str, str] = {
     "cell_id": "str",
     "field": "str",
@@ -41,10 +52,12 @@ COLUMNS: dict[str, str] = {
     "circularity": "float32",
     "lobes": "int32",
     "focus": "float32",
+    **dict.fromkeys(COLOURS, "float32"),
     "touches_border": "bool",
     "quality": "str",
     "pixel_size_um": "float32",
     "scale_from": "str",
+    "brought_class": "str",
     "duplicate_of": "str",
     "predicted": "str",
     "predicted_by": "str",
@@ -69,6 +82,7 @@ MEASURES = (
     "circularity",
     "lobes",
     "focus",
+    *COLOURS,
     "touches_border",
     "quality",
 )

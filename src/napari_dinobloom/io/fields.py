@@ -44,7 +44,7 @@ class FieldRecord:
     status : {"ok", "failed", "same_as"}
         ``failed``: could not be used; ``same_as``: the same bytes as an earlier field.
     problem : str
-        Why it failed, or the id of the field it equals.
+        Why it failed, the id of the field it equals, or what was odd about a field that is used.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Objects of a generated smear, painted as absorbance: white cells of `cell_types`, red cells, platelets; the camera."""
+"""Objects of a generated smear, painted as absorbance: white cells, red cells, platelets; and the camera."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.io.canvas import Canvas, Float, edge, wobble
 from napari_dinobloom.io.cell_types import CELL_TYPES, draw_white_cell
+
 
 def add_white_cells(canvas: Canvas, wanted: int, touching: float, composition: Mapping[str, float]) -> list[str]:
     """Place and draw white cells; gives their types in the order of their numbers."""

@@ -8,33 +8,41 @@ an intersection over union of at least 0.5 keeps its number, and numbers are nev
 from __future__ import annotations
 
 import os
+import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from napari_dinobloom.cells import background, cytoplasm, drawing, material, measures, nuclei, stain
+from napari_dinobloom.cells import background, measures, picture, stain
 from napari_dinobloom.cells import crop as crops
 from napari_dinobloom.cells import scale as scales
 from napari_dinobloom.cells import segment as segmentation
 from napari_dinobloom.cells.scale import Scale
-from napari_dinobloom.errors import ImageError
+from napari_dinobloom.cells.segmenter import Segmenter, segmenters_of
+from napari_dinobloom.errors import ImageError, StudyError
+from napari_dinobloom.io.celltable import MEASURES
 from napari_dinobloom.io.masks import FieldMasks, key_of
 from napari_dinobloom.pipeline.read import failed
 from napari_dinobloom.pipeline.settings import RunSettings, digest
 from napari_dinobloom.pipeline.table import rebuilt, settled
-from napari_dinobloom.progress import Progress, Steps
+from napari_dinobloom.progress import Progress, Steps, drain
 
 if TYPE_CHECKING:
     from napari_dinobloom.io.fields import FieldRecord
     from napari_dinobloom.io.study import Study
 
-METHOD = [m.VERSION for m in (segmentation, background, cytoplasm, drawing, material, measures, nuclei, scales, stain)]
-"""Version of every part of the segmentation, so that a change of any of them segments anew."""
+LONGEST_NOTE = 900
+"""Characters of notes that a field's record keeps."""
+
+METHOD = [m.VERSION for m in (segmentation, background, measures, picture, scales, stain)]
+"""Version of every part of the segmentation but the segmenter, so that a change of any of them segments anew."""
 
 
 def usable(study: Study) -> list[FieldRecord]:
@@ -42,22 +50,35 @@ def usable(study: Study) -> list[FieldRecord]:
     return [record for record in study.fields if record.status == "ok"]
 
 
-def field_key(record: FieldRecord, settings: RunSettings) -> str:
+def field_key(record: FieldRecord, settings: RunSettings, segmenter: Segmenter | None) -> str:
     """Key of a field's masks: its bytes, its scale, the method and its version."""
-    method: object = "whole picture"
-    if not settings.cells:
-        method = (METHOD, segmentation.SegmentSettings().to_dict())
+    method: object = "whole picture" if segmenter is None else (METHOD, segmenter.key)
     return digest(record.sha256, settings.pixel_size_um, method)
 
 
 def step_key(study: Study, settings: RunSettings) -> str:
     """Key of the whole step: every field's key, with the slide and patient that it counts for."""
     fields = usable(study)
-    return digest([(r.id, field_key(r, settings), r.slide, r.patient) for r in fields], crops.VERSION)
+    chosen = _segmenters(study, fields, settings)
+    return digest([(r.id, field_key(r, settings, chosen[r.id]), r.slide, r.patient) for r in fields], crops.VERSION)
+
+
+def _segmenters(study: Study, fields: Sequence[FieldRecord], settings: RunSettings) -> dict[str, Segmenter | None]:
+    """What finds the cells of each field; None where the whole picture is the cell."""
+    if settings.cells:
+        return dict.fromkeys((r.id for r in fields), None)
+    places = {}
+    for record in fields:
+        with suppress(StudyError):  # a picture whose disk is gone is named when it is read
+            places[record.id] = study.locate(record.id)
+    chosen = segmenters_of(settings.segmenter, places, accept_licence=True)  # `resolve` has asked
+    return {r.id: chosen.get(r.id) for r in fields}
 
 
 def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[str, str]]]:
     """Segment what is new or changed, then rebuild the rows of the cell table.
+
+    What was odd about a field that is used stands in its record's ``problem``.
 
     Returns
     -------
@@ -65,74 +86,130 @@ def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[
         Fields whose pixels turned out to be unusable, with the reason; they are marked as failed in the study.
     """
     fields = usable(study)
-    todo = [r for r in fields if key_of(study.masks_path(r.id)) != field_key(r, settings)]
+    chosen = _segmenters(study, fields, settings)
+    keys = {r.id: field_key(r, settings, chosen[r.id]) for r in fields}
+    todo = [r for r in fields if key_of(study.masks_path(r.id)) != keys[r.id]]
     problems: list[tuple[str, str]] = []
     records = {record.id: record for record in study.fields}
     yield Progress(0, len(todo), "")
-    for done, (record, result) in enumerate(_segmented(study, todo, settings), start=1):
+    done = 0
+    for record, result in _segmented(study, todo, settings, chosen):
         if isinstance(result, Exception):
             records[record.id] = failed(record, result, study.locate(record.id))
             problems.append((record.file, records[record.id].problem))
+        elif isinstance(result, Progress):
+            yield Progress(done, len(todo), f"{record.id}: {result.message} {result.done} of {result.total}")
+            continue
         else:
-            _store(study, record, result, field_key(record, settings))
+            _store(study, record, result, keys[record.id])
+            records[record.id] = replace(record, problem=_in_short(result.notes))
+        done += 1
         yield Progress(done, len(todo), record.id)
-    if problems:
+    if records != {record.id: record for record in study.fields}:
         study.update(fields=list(records.values()))
     if fields := usable(study):
         study.save_cells(rebuilt(study, fields))
     return problems
 
 
+Result = segmentation.Cells | Exception
+
+
 def _segmented(
-    study: Study, todo: Sequence[FieldRecord], settings: RunSettings
-) -> Iterator[tuple[FieldRecord, segmentation.Cells | Exception]]:
-    """Cells of each field in order, computed a few fields ahead in threads."""
+    study: Study, todo: Sequence[FieldRecord], settings: RunSettings, chosen: Mapping[str, Segmenter | None]
+) -> Iterator[tuple[FieldRecord, Result | Progress]]:
+    """Cells of each field in order, small fields a few ahead in threads, large ones tile by tile."""
     workers = max(1, min(4, os.cpu_count() or 1))
-    waiting: deque[tuple[FieldRecord, Future[segmentation.Cells | Exception]]] = deque()
+    waiting: deque[tuple[FieldRecord, Future[Result] | None]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for record in todo:
-                waiting.append((record, pool.submit(_cells_of, study, record, settings)))
-                if len(waiting) > 2 * workers:
+            for record in [*todo, None]:
+                if record is not None:
+                    large = record.height * record.width > segmentation.IN_MEMORY
+                    work = None if large else pool.submit(_cells_of, study, record, settings, chosen[record.id])
+                    waiting.append((record, work))
+                while waiting and (record is None or len(waiting) > 2 * workers):
                     first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
+                    if future is None:
+                        yield from _by_tiles(study, first, settings, chosen[first.id])
+                    else:
+                        yield first, future.result()
         finally:
             for _, future in waiting:
-                future.cancel()
+                if future is not None:
+                    future.cancel()
 
 
-def _cells_of(study: Study, record: FieldRecord, settings: RunSettings) -> segmentation.Cells | Exception:
+def _cells_of(study: Study, record: FieldRecord, settings: RunSettings, segmenter: Segmenter | None) -> Result:
     """Segment one field; a picture that cannot be used gives its error."""
     try:
         image = study.read_field(record.id).load()
+        if segmenter is None:
+            return _whole_picture(image)
+        return _from_file(drain(_iter_cells(image, record, settings, segmenter)), record, settings)
     except ImageError as error:
         return error
-    if settings.cells:
-        return _whole_picture(image)
+
+
+def _by_tiles(
+    study: Study, record: FieldRecord, settings: RunSettings, segmenter: Segmenter | None
+) -> Iterator[tuple[FieldRecord, Result | Progress]]:
+    """Segment a large field without ever holding it; finished tiles outlast a kill and go when the field is done."""
+    if segmenter is None:
+        yield record, _cells_of(study, record, settings, None)
+        return
+    scratch = study.path / "masks" / f"{record.id}.tiles"
+    try:
+        steps = _iter_cells(study.read_field(record.id).image, record, settings, segmenter, scratch)
+        while True:
+            try:
+                yield record, next(steps)
+            except StopIteration as end:
+                yield record, _from_file(end.value, record, settings)
+                break
+    except ImageError as error:
+        yield record, error
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _iter_cells(
+    image: Any, record: FieldRecord, settings: RunSettings, segmenter: Segmenter, scratch: Path | None = None
+) -> Steps[segmentation.Cells]:
+    """Segment a picture with the scale that is known of it."""
     size = settings.pixel_size_um or record.pixel_size_um
-    cells = segmentation.segment(image, size)
+    return segmentation.iter_segment(image, size, segmenter=segmenter, scratch=scratch)
+
+
+def _from_file(cells: segmentation.Cells, record: FieldRecord, settings: RunSettings) -> segmentation.Cells:
+    """Say that the scale came from the file, where it did."""
     if settings.pixel_size_um is None and record.pixel_size_um is not None:
         return replace(cells, scale=replace(cells.scale, source="file"))
     return cells
 
 
+def _in_short(notes: Sequence[str]) -> str:
+    """Notes as one line of the length that a field's record may have."""
+    plain = "".join(char if char.isprintable() else " " for char in " ".join(notes))
+    text = " ".join(plain.split())
+    return text if len(text) <= LONGEST_NOTE else f"{text[:LONGEST_NOTE]} ... ({len(notes)} notes in all)"
+
+
 def _whole_picture(image: np.ndarray[Any, Any]) -> segmentation.Cells:
     """One cell that fills the picture, with nothing measured."""
     height, width = image.shape[:2]
-    labels = np.ones((height, width), np.int32)
+    whole = np.ones((height, width), bool)
+    box = np.array([[0, 0, height, width]], np.int32)
+    masks = FieldMasks(box, np.array([1], np.int32), [whole], [np.zeros_like(whole)])
     table = pd.DataFrame({"label": [1], "y0": [0], "x0": [0], "y1": [height], "x1": [width], "quality": ["ok"]})
-    unknown = {"nc_ratio", "solidity", "circularity", "focus"}
     table = table.assign(area_px=height * width, nucleus_area_px=0, lobes=0, touches_border=False)
+    unknown = [name for name in MEASURES if name not in table]
     table = table.assign(**dict.fromkeys(unknown, np.nan))
-    return segmentation.Cells(labels, np.zeros_like(labels), table, Scale(scales.ASSUMED_UM, "assumed"))
+    return segmentation.Cells(masks, table, Scale(scales.ASSUMED_UM, "assumed"), (height, width))
 
 
 def _store(study: Study, record: FieldRecord, cells: segmentation.Cells, key: str) -> None:
     """Number the cells of a field and write its masks."""
-    masks = FieldMasks.from_labels(cells.labels, cells.nuclei, numbers=cells.table["label"].to_numpy())
+    masks = cells.masks
     masks, table = settled(study, record, masks, cells.table)
     scale = {"pixel_size_um": cells.scale.pixel_size_um, "source": cells.scale.source, "red": cells.scale.red_cells}
     text = table.assign(**{f"scale_{k}": v for k, v in scale.items()}).to_json(orient="table", index=False)

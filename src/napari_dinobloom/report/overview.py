@@ -171,6 +171,7 @@ def cautions(
     all_of_them = [
         _unnamed(atlas),
         _failed(fields, problems),
+        _noted(fields),
         _odd(fields),
         _lost(obs),
         _far(cells, atlas),
@@ -230,6 +231,16 @@ def _lost(obs: pd.DataFrame) -> Caution | None:
         + more,
         items,
     )
+
+
+def _noted(fields: Sequence[FieldRecord]) -> Caution | None:
+    """What was odd about fields that are used, entries of brought cells that were left out among it."""
+    noted = [field for field in fields if field.status == "ok" and field.problem]
+    if not noted:
+        return None
+    items = tuple((field.file, field.problem) for field in noted[:NAMES_SHOWN])
+    more = f" {len(noted) - len(items)} more are not listed." if len(noted) > len(items) else ""
+    return Caution("note", f"{_number(len(noted), 'field')} with a note", f"They are used as they are.{more}", items)
 
 
 def _far(cells: pd.DataFrame, atlas: Mapping[str, object]) -> Caution | None:

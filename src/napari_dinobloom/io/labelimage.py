@@ -1,0 +1,51 @@
+"""Label images of large pictures, on disk: drawn from bitmaps, one row of chunks in memory at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from napari_dinobloom.io.masks import FieldMasks
+
+CHUNK = 1024
+"""Side of a chunk in pixels."""
+
+
+def draw_on_disk(
+    masks: FieldMasks, shape: tuple[int, int], path: Path, what: Literal["cells", "nuclei"] = "cells"
+) -> Any:
+    """Draw a label image into a zarr store.
+
+    Parameters
+    ----------
+    masks : FieldMasks
+        Bitmaps; where two overlap the later one is seen, as in `napari_dinobloom.io.masks.draw`.
+    shape : (int, int)
+        Height and width of the picture in pixels.
+    path : Path
+        Folder ``NAME.zarr`` to make.
+    what : {"cells", "nuclei"}
+        Which bitmaps.
+
+    Returns
+    -------
+    zarr.Array
+        (Y, X) int32, opened for reading, compressed chunks of 1024 x 1024.
+    """
+    import zarr
+
+    array = zarr.create_array(path, shape=shape, chunks=(CHUNK, CHUNK), dtype="int32")
+    bitmaps = masks.cells if what == "cells" else masks.nuclei
+    for top in range(0, shape[0], CHUNK):
+        rows = np.flatnonzero((masks.boxes[:, 0] < top + CHUNK) & (masks.boxes[:, 2] > top))
+        if not len(rows):
+            continue  # a chunk that was never written reads as zeros
+        band = np.zeros((min(CHUNK, shape[0] - top), shape[1]), np.int32)
+        for row in rows.tolist():
+            y0, x0, y1, x1 = masks.boxes[row].tolist()
+            first, last = max(y0, top), min(y1, top + len(band))
+            band[first - top : last - top, x0:x1][bitmaps[row][first - y0 : last - y0]] = masks.numbers[row]
+        array[top : top + len(band)] = band
+    return zarr.open_array(path, mode="r")
