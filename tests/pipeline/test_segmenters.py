@@ -11,7 +11,10 @@ from napari_dinobloom.cells.cellpose import LICENCE
 from napari_dinobloom.cli import app
 from napari_dinobloom.errors import InputError, LicenceError
 from napari_dinobloom.io.annotations import read_annotations
+from napari_dinobloom.io.annotations.geojson import write_geojson
 from napari_dinobloom.io.annotations.polygons import fill
+from napari_dinobloom.io.generate import generate_smear
+from napari_dinobloom.io.masks import FieldMasks
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline import run
 from napari_dinobloom.pipeline.results import iter_report_study
@@ -115,3 +118,59 @@ def test_cells_go_to_qupath_and_come_back(copied, tmp_path):
                 seen.append(ids[row])
         assert first in seen
         assert len(seen) == len(obs) - 2
+
+
+@pytest.fixture
+def brought(smears, tmp_path):
+    """Folder with the true cells of every field of `smears`, each of a class of its own."""
+    for i in range(5):
+        smear = generate_smear(i, height=300, width=360, n_white=4, pixel_size_um=0.12)
+        masks = FieldMasks.from_labels(smear.labels, smear.nuclei)
+        (tmp_path / "brought").mkdir(exist_ok=True)
+        write_geojson(
+            tmp_path / "brought" / f"field{i}.geojson",
+            masks,
+            names=[f"{i}:{n}" for n in masks.numbers],
+            classes=[f"class {i}-{n}" for n in masks.numbers],
+            colours={},
+            measurements=[{}] * len(masks),
+        )
+    return tmp_path / "brought"
+
+
+def test_brought_cells_become_the_cells_of_the_table(smears, brought, tmp_path):
+    with run(smears, tmp_path / "b.dinobloom", until="segment", segmenter=str(brought)) as study:
+        obs = study.cells.obs
+        for i in range(5):
+            truth = generate_smear(i, height=300, width=360, n_white=4, pixel_size_um=0.12)
+            rows = obs[obs["field"] == f"field{i}"]
+            drawn = study.labels(f"field{i}")
+            assert np.array_equal(drawn > 0, truth.labels > 0)
+            assert np.array_equal(study.nuclei(f"field{i}") > 0, truth.nuclei > 0)
+            for cell, kind in zip(rows["cell_id"], rows["brought_class"], strict=True):
+                (label,) = np.unique(truth.labels[drawn == int(cell[-5:])])
+                assert kind == f"class {i}-{label}"
+        assert (obs["label"] == "").all()
+        assert (obs["nucleus_area_px"] > 0).all()
+        before = obs.copy()
+    (brought / "field0.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    with run([], tmp_path / "b.dinobloom", until="segment") as study:
+        after = study.cells.obs
+        gone = after["field"] == "field0"
+        assert after.index.equals(before.index)
+        assert (after["deleted"] == gone).all()
+        assert after.loc[~gone, "brought_class"].equals(before.loc[~gone, "brought_class"])
+
+
+def test_a_file_full_of_bad_entries_is_noted_and_the_study_stays_readable(smears, brought, tmp_path):
+    bad = "\n".join(f"{n},{n},{n},{n + 9}" for n in range(300))
+    (brought / "field1.geojson").unlink()
+    (brought / "field1.csv").write_text(f"x0,y0,x1,y1\n{bad}\n")
+    out = tmp_path / "b.dinobloom"
+    ran = CliRunner().invoke(app, ["segment", str(smears), "--out", str(out), "--labels", str(brought)])
+    assert ran.exit_code == 0
+    assert "field1.csv, line 2: the box is 0 x 9 pixels" in ran.output
+    assert "(300 notes in all)" in ran.output
+    with Study.open(out, read_only=True) as study:
+        assert "field1" not in set(study.cells.obs["field"])
+        assert study.field("field1").status == "ok"

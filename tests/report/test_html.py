@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,6 +198,15 @@ def test_every_field_class_and_caution_is_told(page: Page) -> None:
     assert "The same picture as f0" in page.text
     assert "Fewer than 100 cells counted for 1 patient" in page.text
     assert "beyond the distance limit" in page.text
+
+
+def test_what_was_odd_about_a_field_that_is_used_is_told(tmp_path: Path) -> None:
+    study = small_study(2, 3)
+    study.fields[1] = replace(study.fields[1], problem="f1.csv, line 2: the box has no area.")
+    told = Page(written(study, tmp_path)).text
+    assert "1 field with a note" in told
+    assert "in/f1.png : f1.csv, line 2: the box has no area." in told
+    assert "with a note" not in Page(written(small_study(2, 3), tmp_path)).text
 
 
 def test_pictures_have_words(page: Page) -> None:
