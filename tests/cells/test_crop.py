@@ -48,6 +48,7 @@ def test_a_flipped_picture_has_flipped_crops(y0, x0, rows, columns, size):
     assert np.abs(there.astype(int) - flipped[:, ::-1].astype(int)).max() <= 1
 
 
+@settings(deadline=None)
 @given(st.integers(-40, 40), st.integers(-50, 50))
 def test_a_crop_moves_with_its_cell(dy, dx):
     large = np.random.default_rng(1).integers(0, 256, (300, 300, 3), dtype=np.uint8)
@@ -91,6 +92,7 @@ def test_many_crops_are_the_same_as_few():
         assert np.array_equal(crop(PICTURE, table, policy=policy), np.concatenate(few))
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 120), st.integers(0, 160), st.integers(4, 60))
 def test_the_picture_is_mirrored_as_numpys_symmetric_padding(y, x, half):
     wide = np.pad(PICTURE, ((120, 120), (160, 160), (0, 0)), mode="symmetric")
@@ -167,6 +169,19 @@ def test_neighbours_are_painted_over_with_the_background_and_the_cell_stays():
     assert (masked[1][30:50, 30:50] == (20, 200, 20)).all()
     turned = crop(picture, table.iloc[::-1], policy=_policy(fov_um=20.0, size=80, neighbours="mask"), masks=masks)
     assert np.array_equal(turned, masked[::-1]), "the number, not the place, says whose mask is whose"
+
+
+def test_a_neighbour_in_the_mirror_is_painted_over_too():
+    picture, green = np.full((120, 160, 3), (230, 220, 240), np.uint8), (20, 200, 20)
+    picture[:20, :20], picture[:20, 24:44] = (90, 30, 120), green
+    boxes = np.array([[0, 0, 20, 20], [0, 24, 20, 44]], np.int32)
+    masks = FieldMasks(boxes, np.array([1, 2], np.int32), [np.ones((20, 20), bool)] * 2, [np.ones((20, 20), bool)] * 2)
+    for neighbours, seen in (("keep", True), ("mask", False)):
+        policy = _policy(fov_um=30.0, size=120, neighbours=neighbours)
+        found = crop(picture, _table((0, 0, 20, 20)).assign(label=[1]), policy=policy, masks=masks)[0]
+        mirrored = found[50 - 20 : 50, 50 + 24 : 50 + 44], found[50 - 20 : 50, 50 - 44 : 50 - 24]
+        assert [bool((part == green).all()) for part in mirrored] == [seen, seen]
+        assert bool((found == green).all(axis=2).any()) is seen
 
 
 def test_masks_come_with_cells_or_are_asked_for():

@@ -2,15 +2,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_dinobloom.cells import windows
-from napari_dinobloom.cells.windows import Picture, mirror
+from napari_dinobloom.cells.windows import Parts, mirror
 
 PIXELS = np.random.default_rng(4).integers(0, 256, (500, 700, 3), dtype=np.uint8)
 
 
+@settings(deadline=None)
 @given(st.integers(-500, 500), st.integers(1, 60), st.integers(1, 40))
 def test_mirroring_is_numpys_symmetric_padding(start, length, size):
     wide = np.pad(np.arange(size), 600, mode="symmetric")
@@ -35,6 +36,7 @@ def counted(monkeypatch):
     return da.map_blocks(read, chunks=chunks, dtype=np.uint8, meta=meta), reads
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_part_is_the_slice(data):
     import dask.array as da
@@ -45,7 +47,7 @@ def test_a_part_is_the_slice(data):
     least, windows.BLOCK = windows.BLOCK, 64
     try:
         for image in (PIXELS, da.from_array(PIXELS, chunks=((130, 370), (700,), (3,))), da.from_array(PIXELS, 30)):
-            assert np.array_equal(Picture(image).part(y0, x0, height, width), expected)
+            assert np.array_equal(Parts(image).part(y0, x0, height, width), expected)
     finally:
         windows.BLOCK = least
 
@@ -54,7 +56,7 @@ def test_each_block_of_a_lazy_picture_is_read_once(counted):
     image, reads = counted
     rng = np.random.default_rng(0)
     y, x = rng.uniform(20, 480, 400), rng.uniform(20, 680, 400)
-    picture = Picture(image)
+    picture = Parts(image)
     for row in picture.order(y, x):
         top, left = int(y[row]) - 20, int(x[row]) - 20
         assert np.array_equal(picture.part(top, left, 40, 40), PIXELS[top : top + 40, left : left + 40])
@@ -64,14 +66,14 @@ def test_each_block_of_a_lazy_picture_is_read_once(counted):
 
 def test_only_the_blocks_around_cells_are_read(counted):
     image, reads = counted
-    Picture(image).part(210, 310, 50, 50)
+    Parts(image).part(210, 310, 50, 50)
     assert dict(reads) == {(2, 3): 1}
 
 
 def test_what_is_kept_of_a_lazy_picture_is_bounded(counted, monkeypatch):
     image, reads = counted
     monkeypatch.setattr(windows, "KEPT_BYTES", 6 * 100 * 100 * 3)
-    picture = Picture(image)
+    picture = Parts(image)
     for x in range(0, 700, 100):
         picture.part(0, x, 50, 50)
     picture.part(0, 0, 50, 50)

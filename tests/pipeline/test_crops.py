@@ -127,6 +127,16 @@ def test_only_chunks_with_a_changed_row_are_cut_again(study: Study, cut_rows: li
     assert np.array_equal(open_crops(study)[...], expected(study, RunSettings(interpolation="bicubic")))
 
 
+def test_a_chunk_that_is_not_whole_is_cut_again(study: Study, cut_rows: list[int]) -> None:
+    drain(iter_crop_study(study, RunSettings()))
+    before = open_crops(study)[...]
+    (study.path / "crops.zarr" / "c" / "1" / "0" / "0" / "0").write_bytes(b"torn")
+    (study.path / "crops.zarr" / "c" / "0" / "0" / "0" / "0").unlink()
+    drain(iter_crop_study(study, RunSettings()))
+    assert len(cut_rows) == COUNT + 2 * ROWS
+    assert np.array_equal(open_crops(study)[...], before)
+
+
 def test_a_repainted_neighbour_is_cut_again_only_where_it_counts(study: Study, cut_rows: list[int]) -> None:
     masked = RunSettings(mask_neighbours=True)
     drain(iter_crop_study(study, masked))
@@ -231,3 +241,26 @@ def test_a_field_of_view_is_said_one_way() -> None:
     for wrong in ({"fov_diameters": 99.0}, {"interpolation": "nearest"}, {"cells": True, "mask_neighbours": True}):
         with pytest.raises(InputError):
             resolve({}, wrong)
+
+
+@pytest.mark.parametrize("command", ["run", "crop"])
+def test_the_command_line_hands_every_way_of_cropping_on(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from napari_dinobloom.cli import app
+    from napari_dinobloom.pipeline import driver
+
+    seen: dict[str, object] = {}
+
+    def iter_outcome(inputs: object, out: object, **asked: object) -> None:
+        seen.update(asked)
+        raise InputError("enough")
+
+    monkeypatch.setattr(driver, "iter_outcome", iter_outcome)
+    where = ["in", "-o", "s.dinobloom"] if command == "run" else ["s.dinobloom"]
+    options = ["--fov-diameters", "2.5", "--interpolation", "lanczos", "--mask-neighbours"]
+    assert CliRunner().invoke(app, [command, *where, *options]).exit_code == 2
+    assert (seen["fov_diameters"], seen["interpolation"], seen["mask_neighbours"]) == (2.5, "lanczos", True)
+    assert seen["fov_um"] is None
+    assert CliRunner().invoke(app, [command, *where, "--keep-neighbours", "--fov-um", "30"]).exit_code == 2
+    assert (seen["fov_um"], seen["mask_neighbours"], seen["interpolation"]) == (30.0, False, None)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from napari_dinobloom.cells import fov
 from napari_dinobloom.cells.neighbours import Neighbours
 from napari_dinobloom.cells.resample import MANY, REACH, Resampler
-from napari_dinobloom.cells.windows import Picture, mirror
+from napari_dinobloom.cells.windows import Parts, mirror
 from napari_dinobloom.io.masks import FieldMasks
 
 VERSION = 1
@@ -245,7 +245,7 @@ class Cutter:
         masks: FieldMasks | None = None,
         many: bool = False,
     ) -> None:
-        self._picture = Picture(image)
+        self._parts = Parts(image)
         self._windows, self._policy = windows, policy
         self._resampler = Resampler(policy.size, policy.interpolation, many=many)
         self._others = None
@@ -254,7 +254,7 @@ class Cutter:
                 raise ValueError("the crop policy masks neighbours: give the field's masks, or the Cells of segment")
             self._others = Neighbours(table, masks)
         self._colour = cache(partial(_background, image))
-        self.order = self._picture.order(windows[:, 0], windows[:, 1])
+        self.order = self._parts.order(windows[:, 0], windows[:, 1])
 
     def cut(self, row: int, out: Image) -> None:
         """Write the crop of a row into `out`, (size, size, 3) uint8."""
@@ -277,13 +277,12 @@ class Cutter:
 
     def _window(self, row: int, top: int, left: int, height: int, width: int) -> Image:
         """Read a window; outside the picture it continues as its mirror image."""
-        picture = self._picture
-        inside = top >= 0 and left >= 0 and top + height <= picture.height and left + width <= picture.width
-        if inside:
-            return self._painted(row, picture.part(top, left, height, width), top, left)
-        rows, columns = mirror(top, height, picture.height), mirror(left, width, picture.width)
+        parts = self._parts
+        if top >= 0 and left >= 0 and top + height <= parts.height and left + width <= parts.width:
+            return self._painted(row, parts.part(top, left, height, width), top, left)
+        rows, columns = mirror(top, height, parts.height), mirror(left, width, parts.width)
         y0, x0 = int(rows.min()), int(columns.min())
-        part = picture.part(y0, x0, int(rows.max()) + 1 - y0, int(columns.max()) + 1 - x0)
+        part = parts.part(y0, x0, int(rows.max()) + 1 - y0, int(columns.max()) + 1 - x0)
         return self._painted(row, part, y0, x0)[np.ix_(rows - y0, columns - x0)]
 
     def _painted(self, row: int, part: Image, top: int, left: int) -> Image:

@@ -25,8 +25,8 @@ Image = NDArray[np.uint8]
 Places = NDArray[np.intp]
 
 
-class Picture:
-    """A field whose parts are read when they are asked for.
+class Parts:
+    """The parts of a field, read when they are asked for.
 
     Parameters
     ----------

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ROWS = 64
 SHAPE = (224, 224, 3)
+BYTES_EACH = 224 * 224 * 3
 FILE = "crops.zarr"
 
 Pictures = NDArray[np.uint8]
@@ -81,8 +82,8 @@ def iter_crop_study(study: Study, settings: RunSettings) -> Steps[None]:
         array = _create(part, len(obs))
         todo = np.ones(len(obs), bool)
         for start in range(0, len(obs), ROWS):
-            if keys[start : start + ROWS] == old[start : start + ROWS]:
-                _take_over(study.path / FILE, part, start // ROWS)
+            same = keys[start : start + ROWS] == old[start : start + ROWS]
+            if same and _take_over(study.path / FILE, part, start // ROWS):
                 todo[start : start + ROWS] = False
         done, total = 0, int(todo.sum())
         yield Progress(done, total, "")
@@ -154,21 +155,21 @@ def _chunk(store: Path, number: int) -> Path:
     return store / "c" / str(number) / "0" / "0" / "0"
 
 
-def _take_over(old: Path, new: Path, number: int) -> None:
-    """Link (or copy) one chunk file of the old store into the new one."""
+def _take_over(old: Path, new: Path, number: int) -> bool:
+    """Link (or copy) one chunk file of the old store into the new one; False if it is missing or not whole."""
     source, target = _chunk(old, number), _chunk(new, number)
-    if not source.is_file():
-        return  # a chunk of zeros only has no file
+    if not source.is_file() or source.stat().st_size != ROWS * BYTES_EACH:
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+    return True
 
 
 def _write(store: Path, rows: Rows, pictures: Pictures) -> None:
     """Write crops to their rows; what no crop was written to reads as zeros."""
-    bytes_each = int(np.prod(SHAPE))
     starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
     chunk_starts = np.flatnonzero(rows % ROWS == 0)
     for run in np.split(np.arange(len(rows)), np.union1d(starts, chunk_starts)[1:]):
@@ -179,8 +180,8 @@ def _write(store: Path, rows: Rows, pictures: Pictures) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w+b" if fresh else "r+b") as file:
             if fresh:
-                file.truncate(ROWS * bytes_each)
-            file.seek(place * bytes_each)
+                file.truncate(ROWS * BYTES_EACH)
+            file.seek(place * BYTES_EACH)
             file.write(pictures[run[0] : run[-1] + 1].data)
 
 
