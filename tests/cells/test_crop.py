@@ -7,6 +7,7 @@ from PIL import Image
 
 from napari_dinobloom.cells.crop import CropPolicy, crop, resize_picture
 from napari_dinobloom.cells.resample import MANY
+from napari_dinobloom.errors import ImageError
 from napari_dinobloom.io.masks import FieldMasks
 
 RNG = np.random.default_rng(0)
@@ -242,9 +243,18 @@ def test_a_policy_that_is_not_known_is_refused(options, message):
         CropPolicy(**options)
 
 
+def test_other_pixels_are_read_as_segment_reads_them():
+    table, expected = _table((30, 40, 50, 70)), crop(PICTURE, _table((30, 40, 50, 70)), policy=_policy())
+    opaque = np.dstack([PICTURE, np.full(PICTURE.shape[:2], 255, np.uint8)])
+    for same in (opaque, PICTURE.astype(np.uint16) * 256 + 7, PICTURE / np.float32(255)):
+        assert np.array_equal(crop(same, table, policy=_policy()), expected)
+
+
 def test_what_cannot_be_cropped_is_refused_by_name():
-    with pytest.raises(ValueError, match="uint8"):
+    with pytest.raises(ImageError, match="expected 0 to 1"):
         crop(PICTURE.astype(float), _table((1, 1, 5, 5)))
+    with pytest.raises(ImageError, match="greyscale"):
+        crop(PICTURE[..., 0], _table((1, 1, 5, 5)))
     with pytest.raises(ValueError, match="x1"):
         crop(PICTURE, _table((1, 1, 5, 5)).drop(columns="x1"))
     with pytest.raises(ValueError, match="pixel_size_um"):

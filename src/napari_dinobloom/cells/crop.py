@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells import fov
 from napari_dinobloom.cells.neighbours import Neighbours
+from napari_dinobloom.cells.picture import as_picture
 from napari_dinobloom.cells.resample import MANY, REACH, Resampler
 from napari_dinobloom.cells.windows import Parts, mirror
 from napari_dinobloom.io.masks import FieldMasks
@@ -114,7 +115,8 @@ def crop(
     Parameters
     ----------
     image : array
-        (Y, X, 3) uint8, NumPy or lazy (dask, zarr): only the parts around cells are read.
+        (Y, X, 3) uint8, NumPy or lazy (dask, zarr): only the parts around cells are read. Other pixels are converted
+        as by `segment`.
     cells_or_table : Cells or pandas.DataFrame
         Cells in rows; columns ``y0 x0 y1 x1`` in pixels, and ``pixel_size_um`` unless given here.
     policy : CropPolicy, optional
@@ -131,12 +133,14 @@ def crop(
 
     Raises
     ------
+    ImageError
+        If the picture is greyscale, or of a type or range that has no rule for colours.
     ValueError
-        If a column is missing, a box is empty or lies outside the picture, the picture is not (Y, X, 3) uint8, the
-        scale is not a positive number, or neighbours are to be masked and there are no masks.
+        If a column is missing, a box is empty or lies outside the picture, the scale is not a positive number, or
+        neighbours are to be masked and there are no masks.
     """
     policy = CropPolicy() if policy is None else policy
-    _check_picture(image)
+    image = as_picture(image)
     table = _checked_table(cells_or_table, int(image.shape[0]), int(image.shape[1]))
     masks = getattr(cells_or_table, "masks", None) if masks is None else masks
     windows = find_windows(table, policy, pixel_size_um)
@@ -296,15 +300,6 @@ def _background(image: Any) -> NDArray[np.float32]:
     from napari_dinobloom.cells.scale import sample_tiles
 
     return find_background(np.concatenate(sample_tiles(image))).colour
-
-
-def _check_picture(image: Any) -> None:
-    """Refuse what is no colour picture, by name."""
-    if getattr(image, "ndim", 0) != 3 or image.shape[2] != 3 or np.dtype(image.dtype) != np.uint8:
-        shape, kind = getattr(image, "shape", None), getattr(image, "dtype", type(image).__name__)
-        raise ValueError(f"crop needs a (Y, X, 3) uint8 picture, not {shape} {kind}; read_smear gives one")
-    if min(image.shape[:2]) < 1:
-        raise ValueError(f"the picture measures {image.shape[0]} x {image.shape[1]} px: there is nothing to crop")
 
 
 def _checked_table(cells_or_table: object, height: int, width: int) -> pd.DataFrame:
