@@ -123,11 +123,12 @@ class LearnedSegmenter:
         if self.scratch is None:
             return find_in(lattice, tile, scale)
         path = self.scratch / f"{tile[0]:07d}-{tile[1]:07d}.npz"
-        key = f"{self.key}|{tile}|{lattice.factor!r}|{lattice.shape}"
+        light = (lattice.light.colour.tolist(), lattice.light.surface.tolist())
+        key = f"{self.key}|{tile}|{lattice.factor!r}|{lattice.shape}|{light}"
         try:
             masks, hints, stored = load_masks(path)
             if stored == key:
-                return Found(masks, tuple(hints.split("\n")) if hints else ())
+                return Found(masks, tuple(hints.split("\n")) if len(masks) else ())
         except StudyError:  # not finished yet, or damaged
             pass
         found = find_in(lattice, tile, scale)

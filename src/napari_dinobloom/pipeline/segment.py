@@ -69,10 +69,10 @@ def _segmenters(study: Study, fields: Sequence[FieldRecord], settings: RunSettin
         return dict.fromkeys((r.id for r in fields), None)
     places = {}
     for record in fields:
-        with suppress(StudyError):  # a picture whose disk is gone is named when it is read
+        places[record.id] = Path(record.file)  # where the picture's disk is gone, what was found in it stays
+        with suppress(StudyError):
             places[record.id] = study.locate(record.id)
-    chosen = segmenters_of(settings.segmenter, places, accept_licence=True)  # `resolve` has asked
-    return {r.id: chosen.get(r.id) for r in fields}
+    return dict(segmenters_of(settings.segmenter, places, accept_licence=True))  # `resolve` has asked
 
 
 def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[str, str]]]:
@@ -159,8 +159,9 @@ def _by_tiles(
         yield record, _cells_of(study, record, settings, None)
         return
     scratch = study.path / "masks" / f"{record.id}.tiles"
+    finished = scratch / field_key(record, settings, segmenter)
     try:
-        steps = _iter_cells(study.read_field(record.id).image, record, settings, segmenter, scratch)
+        steps = _iter_cells(study.read_field(record.id).image, record, settings, segmenter, finished)
         while True:
             try:
                 yield record, next(steps)
