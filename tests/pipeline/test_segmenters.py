@@ -174,3 +174,14 @@ def test_a_file_full_of_bad_entries_is_noted_and_the_study_stays_readable(smears
     with Study.open(out, read_only=True) as study:
         assert "field1" not in set(study.cells.obs["field"])
         assert study.field("field1").status == "ok"
+
+
+def test_what_was_found_in_a_picture_that_is_gone_stays(draw, brought, tmp_path):
+    for i in range(2):
+        draw(tmp_path / "s" / "anna" / f"field{i}.png", i)
+    with run(tmp_path / "s", tmp_path / "b.dinobloom", until="segment", segmenter=str(brought)) as study:
+        before = study.cells.obs.copy()
+    (tmp_path / "s" / "anna" / "field0.png").unlink()
+    with run([], tmp_path / "b.dinobloom", until="segment") as study:
+        assert study.cells.obs.equals(before)
+        assert [record.status for record in study.fields] == ["ok", "ok"]
