@@ -33,7 +33,7 @@ def proposals(monkeypatch):
         y0, x0, y1, x1 = (int(v) for v in box)
         inner = np.asarray([[y0 + 1, x0 + 1, y1 - 1, x1 - 1]], np.int32)
         cell = np.ones((y1 - y0 - 2, x1 - x0 - 2), bool)
-        return FieldMasks(inner, np.ones(1, np.int32), [cell], [np.zeros_like(cell)])
+        return FieldMasks(inner, np.ones(1, np.int32), [cell], [cell])
 
     module = types.ModuleType("napari_dinobloom.cells.propose")
     module.cell_in_box = cell_in_box
@@ -77,6 +77,7 @@ def test_boxes_ask_for_the_cell_in_them_and_classes_come_along(tmp_path, proposa
     found = _find(Brought.from_file(path))
     assert proposals == [((30, 40, 50, 60), 0.1), ((2, 1, 22, 21), 0.1)]
     assert found.masks.boxes.tolist() == [[3, 2, 21, 20], [31, 41, 49, 59]]
+    assert not any(nucleus.any() for nucleus in found.masks.nuclei)  # the picture is blank
     assert found.classes == ("lymphocyte", "blast")
     assert len(found.notes) == 1
     assert found.notes[0].startswith("a.csv: 1 Platelets, 1 RBC left out")

@@ -288,14 +288,14 @@ def _outlined(mark: Mark) -> Cut:
 
 
 def _boxed(mark: Mark, image: Any, scale: Scale) -> Cut:
-    """Cell that is seen in a box."""
+    """Cell that is seen in a box; its nucleus is left to the stain, as in all cells whose nucleus nobody marked."""
     from napari_dinobloom.cells.propose import cell_in_box
 
     found = cell_in_box(image, mark.box, scale.pixel_size_um)
     if not len(found) or not found.cells[0].any():
         raise ValueError("no cell is seen in the box")
     y0, x0, y1, x1 = (int(value) for value in found.boxes[0])
-    return (y0, x0, y1, x1), found.cells[0], found.nuclei[0], mark.name
+    return (y0, x0, y1, x1), found.cells[0], np.zeros_like(found.cells[0]), mark.name
 
 
 def _masks(cuts: list[Cut]) -> FieldMasks:
