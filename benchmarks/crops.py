@@ -51,7 +51,7 @@ from napari_dinobloom.progress import drain
 
 DATA = Path(os.environ.get("NAPARI_DINOBLOOM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 CELLS = 2048
-RUNS = 5
+RUNS = 3
 
 
 def spots(side: int, count: int, pixel_size_um: float, seed: int = 0) -> pd.DataFrame:
