@@ -207,6 +207,32 @@ def test_a_nucleus_can_be_painted_alone(study: Study) -> None:
     assert study.cells.obs.at[cell, "nucleus_area_px"] == 30
 
 
+def test_a_part_of_the_field_can_be_painted_alone(study: Study) -> None:
+    cell = _ids(study)[0]
+    labels, number = study.labels(FIELD), int(cell.rpartition(":")[2])
+    y0, x0, y1, x1 = study.cells.obs.loc[cell, ["y0", "x0", "y1", "x1"]]
+    box = (int(y0) + 3, int(x0) + 3, min(int(y1) + 9, 300), min(int(x1) + 9, 360))
+    part = labels[box[0] : box[2], box[1] : box[3]].copy()
+    part[:4, :4] = 0
+    ground = np.argwhere(part == 0)[-12:]
+    part[tuple(ground.T)] = 777
+    other = int(_ids(study)[-1].rpartition(":")[2])
+    part[tuple(np.argwhere(part == 0)[-5:].T)] = other  # a cell that may lie elsewhere keeps its pixels there
+    new = study.next_number(FIELD)
+    expected = labels.copy()
+    expected[box[0] : box[2], box[1] : box[3]] = np.where(part == 777, new, part)
+    changed = edits.repaint(study, FIELD, part, box=box)
+    np.testing.assert_array_equal(study.labels(FIELD), expected)
+    assert {cell, cell_id(FIELD, other), cell_id(FIELD, new)} <= set(changed)
+    assert _area(expected, cell) != (labels == number).sum()
+    for one in changed:
+        _check_row(study, one)
+    with pytest.raises(InputError, match="leaves the field field0"):
+        edits.repaint(study, FIELD, part, box=(0, 0, 301, 20))
+    with pytest.raises(InputError, match="give"):
+        edits.repaint(study, FIELD, part, box=(0, 0, 20, 20))
+
+
 @pytest.mark.parametrize(
     ("act", "match"),
     [
@@ -430,6 +456,20 @@ def test_a_cell_that_was_undeleted_and_is_not_found_again_stays_gone(study: Stud
     assert cell not in _ids(study)
     study.reload()
     assert cell not in _ids(study)
+
+
+def test_cells_whose_masks_were_lost_keep_their_ids_by_their_boxes(study: Study) -> None:
+    masks, table = _machine(study)
+    cell, hidden, *_ = ids = _ids(study)
+    parts = edits.split(study, cell, _across(study, cell))
+    study.delete(hidden)
+    labels = study.labels(FIELD)
+    study.masks_path(FIELD).unlink()
+    found, _ = settled(study, study.field(FIELD), masks, table)
+    assert sorted(cell_id(FIELD, n) for n in found.numbers.tolist()) == sorted(ids)
+    study.save_masks(FIELD, found, "{}", "k")
+    np.testing.assert_array_equal(study.labels(FIELD), labels)
+    assert set(parts) <= set(_ids(study))
 
 
 def test_a_cell_keeps_its_number_from_an_overlap_of_one_half_on(study: Study) -> None:

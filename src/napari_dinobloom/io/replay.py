@@ -80,17 +80,15 @@ def rows_of(
     for cell, shape in shapes.items():
         record = fields[split_cell_id(cell)[0]]
         if record.slide not in scales:
-            scales[record.slide] = _scale_of(record.slide, obs)
+            scales[record.slide] = {} if obs is None else scale_of(record.slide, obs)
         row = {"cell_id": cell, "field": record.id, "slide": record.slide, "patient": record.patient}
         rows.append({**row, **unmeasured, **_values(shape), **scales[record.slide]})
     return pd.DataFrame(rows)
 
 
-def _scale_of(slide: str, obs: pd.DataFrame | None) -> dict[str, Any]:
-    """Pixel size of a slide as its cells in the table have it; empty if it has none."""
-    if obs is None:
-        return {}
-    rows = np.flatnonzero((obs["slide"] == slide).to_numpy(bool))
+def scale_of(slide: str, obs: pd.DataFrame) -> dict[str, Any]:
+    """``pixel_size_um`` and ``scale_from`` of a slide as its cells in the table have them; empty if it has none."""
+    rows = np.flatnonzero((obs["slide"] == slide).to_numpy(bool) & ~obs["gone"].to_numpy(bool))
     return {} if not len(rows) else {name: obs[name].iloc[rows[0]] for name in ("pixel_size_um", "scale_from")}
 
 

@@ -83,7 +83,7 @@ class Study(StudyImages):
             ids = [celltable.cell_id(field_id, number) for number in stored.numbers.tolist()]
             kept = [i for i, cell in enumerate(ids) if cell not in shapes and not deleted.get(cell)]
             by_hand = masks_of({cell: shape for cell, shape in shapes.items() if not deleted.get(cell)})
-        return joined(stored.take(kept), by_hand)
+        return joined(stored.take(kept), by_hand) if len(by_hand) or len(kept) < len(stored) else stored
 
     def labels(self, field_id: str) -> NDArray[np.int32]:
         """Draw the cells of a field: (Y, X) int32, 0 or the number in the cell's id."""

@@ -18,7 +18,8 @@ from napari_dinobloom.cells import correct, measures, propose
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.errors import InputError, StudyError
 from napari_dinobloom.io.celltable import cell_id, split_cell_id
-from napari_dinobloom.io.masks import FieldMasks, draw
+from napari_dinobloom.io.masks import FieldMasks
+from napari_dinobloom.io.replay import scale_of
 from napari_dinobloom.io.shapes import Shape
 from napari_dinobloom.pipeline.table import load_cells
 
@@ -168,7 +169,12 @@ def split(study: Study, cell_id: str, line: ArrayLike) -> tuple[str, str]:
 
 
 def repaint(
-    study: Study, field_id: str, labels: NDArray[np.integer[Any]], nuclei: NDArray[np.integer[Any]] | None = None
+    study: Study,
+    field_id: str,
+    labels: NDArray[np.integer[Any]],
+    nuclei: NDArray[np.integer[Any]] | None = None,
+    *,
+    box: tuple[int, int, int, int] | None = None,
 ) -> list[str]:
     """Take over a label image that a person has painted in; one act for all its changes.
 
@@ -184,6 +190,8 @@ def repaint(
     nuclei : ndarray, optional
         (Y, X) integers, `study.nuclei` likewise, with the values of `labels`. Without it, what was nucleus stays
         nucleus, of the cell that now has the pixel.
+    box : tuple of 4 int, optional
+        y0, x0, y1, x1 in pixels: both images are only this part of the field, which spares the memory of a large one.
 
     Returns
     -------
@@ -193,13 +201,20 @@ def repaint(
     Raises
     ------
     InputError, StudyError
-        If an image has another size than the field or negative values, or nothing may be written.
+        If an image has another size than the field or the box, or negative values, or nothing may be written.
     """
     field = _Field.of(study, field_id)
-    size = (field.record.height, field.record.width)
-    before, cores = draw(field.masks, size), draw(field.masks, size, "nuclei")
-    after = _checked(labels, field, "labels")
-    inner = np.where(cores > 0, after, 0) if nuclei is None else _checked(nuclei, field, "nuclei")
+    box = (0, 0, field.record.height, field.record.width) if box is None else field.checked(box)
+    painted = _checked(labels, box, "labels")
+    window = field.around(box, painted)
+    before, cores = (correct.within(field.masks, window, what) for what in ("cells", "nuclei"))
+    inside = (slice(box[0] - window[0], box[2] - window[0]), slice(box[1] - window[1], box[3] - window[1]))
+    after = before.copy()
+    after[inside] = painted
+    inner = np.where(cores > 0, after, 0)
+    if nuclei is not None:
+        inner = cores.copy()
+        inner[inside] = _checked(nuclei, box, "nuclei")
     changes = correct.repainted(before, after)
     old, new = set(changes.changed), list(changes.new)
     if nuclei is not None:
@@ -208,11 +223,10 @@ def repaint(
         old |= living.intersection((*recored.changed, *recored.new, *recored.vanished))
     if not (old or new or changes.vanished):
         return []
-    study.ensure_writable()
     masks = correct.cut_out(after, np.where(inner == after, inner, 0), [*sorted(old), *new])
     first = study.next_number(field_id)
     numbers = np.asarray([*sorted(old), *range(first, first + len(new))], np.int32)
-    shapes = field.measured(replace(masks, numbers=numbers))
+    shapes = field.measured(_moved(replace(masks, numbers=numbers), window[0], window[1]))
     study.reshape("repaint", shapes, delete=[cell_id(field_id, number) for number in changes.vanished])
     return list(shapes)
 
@@ -248,6 +262,21 @@ class _Field:
         others = [row for number, row in rows.items() if number not in numbers]
         return self.masks.take([rows[number] for number in numbers]), self.masks.take(others)
 
+    def checked(self, box: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Return a box of whole numbers that lies in the field."""
+        y0, x0, y1, x1 = (int(side) for side in box)
+        if not (0 <= y0 < y1 <= self.record.height and 0 <= x0 < x1 <= self.record.width):
+            raise InputError(f"The box {(y0, x0, y1, x1)} is empty or leaves {self.describe()}. Give one inside.")
+        return y0, x0, y1, x1
+
+    def around(self, box: tuple[int, int, int, int], painted: NDArray[np.int32]) -> tuple[int, int, int, int]:
+        """Smallest box that holds `box`, and whole each cell that reaches into it or is painted in it."""
+        touched = (self.masks.boxes[:, :2] < box[2:]).all(axis=1) & (self.masks.boxes[:, 2:] > box[:2]).all(axis=1)
+        touched |= np.isin(self.masks.numbers, painted)
+        boxes = np.concatenate([[box], self.masks.boxes[touched]])
+        (y0, x0), (y1, x1) = boxes[:, :2].min(axis=0).tolist(), boxes[:, 2:].max(axis=0).tolist()
+        return y0, x0, y1, x1
+
     def read(self, box: tuple[int, int, int, int]) -> tuple[tuple[int, int, int, int], NDArray[np.uint8]]:
         """Read the part of the picture around a box: where it lies, and its pixels (h, w, 3)."""
         height, width = self.record.height, self.record.width
@@ -275,12 +304,8 @@ class _Field:
 
 def _scale(study: Study, record: FieldRecord) -> Scale:
     """Scale of a field: its slide's in the cell table, or where that has no cell the field's own."""
-    obs = study.cells.obs
-    rows = np.flatnonzero((obs["slide"] == record.slide).to_numpy(bool))
-    if not len(rows):
-        return load_cells(study, record).scale
-    row = obs.iloc[rows[0]]
-    return Scale(float(row["pixel_size_um"]), row["scale_from"])
+    known = scale_of(record.slide, study.cells.obs)
+    return Scale(float(known["pixel_size_um"]), known["scale_from"]) if known else load_cells(study, record).scale
 
 
 def _added(study: Study, field: _Field, found: FieldMasks) -> str:
@@ -299,11 +324,11 @@ def _moved(masks: FieldMasks, y: int, x: int) -> FieldMasks:
     return replace(masks, boxes=masks.boxes + np.asarray([y, x, y, x], np.int32))
 
 
-def _checked(image: NDArray[np.integer[Any]], field: _Field, what: str) -> NDArray[np.int32]:
-    """A painted label image, if it fits the field."""
-    size = (field.record.height, field.record.width)
+def _checked(image: NDArray[np.integer[Any]], box: tuple[int, int, int, int], what: str) -> NDArray[np.int32]:
+    """A painted label image, if it fits its box."""
+    size = (box[2] - box[0], box[3] - box[1])
     if image.shape != size or image.dtype.kind not in "iu":
-        raise InputError(f"The painted {what} are {image.shape} {image.dtype}; {field.describe()} needs whole numbers.")
+        raise InputError(f"The painted {what} are {image.shape} {image.dtype}; give {size} whole numbers.")
     if image.size and (image.min() < 0 or image.max() > np.iinfo(np.int32).max):
         raise InputError(f"The painted {what} hold the value {image.min() if image.min() < 0 else image.max()}. "
                          "Paint with values from 0 to 2,147,483,647.")  # fmt: skip

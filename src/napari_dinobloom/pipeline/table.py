@@ -183,14 +183,17 @@ def settled(
 
 
 def _earlier(study: Study, record: FieldRecord) -> _Earlier:
-    """Cells of a field as they are known: stored ones, with the outlines that people changed, and those they made."""
+    """Cells of a field as they are known: stored ones, with the outlines that people changed, and those they made.
+
+    Where the stored masks are lost, cells are taken for the ellipses in their boxes.
+    """
     deleted, unmade = study.hand_deleted(), study.hand_unmade()
     shapes = {cell: shape for cell, shape in study.hand_shapes(record.id).items() if cell not in unmade}
     try:
         stored = load_cells(study, record)
         masks, table = stored.masks, stored.table.set_index("number")
     except StudyError:  # none yet, or damaged
-        masks, table = FieldMasks.empty(), pd.DataFrame(columns=[*MEASURES, BROUGHT])
+        masks, table = _ellipses(study.cells.obs, record), pd.DataFrame(columns=[*MEASURES, BROUGHT])
     ids = [cell_id(record.id, number) for number in masks.numbers.tolist()]
     plain = masks.take([i for i, cell in enumerate(ids) if cell not in shapes and cell not in unmade])
     ids = [*(cell_id(record.id, number) for number in plain.numbers.tolist()), *shapes]
@@ -199,19 +202,31 @@ def _earlier(study: Study, record: FieldRecord) -> _Earlier:
     return _Earlier(joined(plain, masks_of(shapes)), living, by_hand, table)
 
 
-def _kept_numbers(new: FieldMasks, earlier: _Earlier) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """For each new cell the number of the earlier one it overlaps with IoU >= 0.5, or 0.
+def _ellipses(obs: pd.DataFrame, record: FieldRecord) -> FieldMasks:
+    """The ellipse in the box of each cell of a field in the cell table."""
+    rows = obs[(obs["field"] == record.id) & ~obs["gone"]]
+    boxes = rows[["y0", "x0", "y1", "x1"]].to_numpy(np.int32)
+    discs = []
+    for height, width in (boxes[:, 2:] - boxes[:, :2]).tolist():
+        y, x = np.ogrid[:height, :width]
+        discs.append(((2 * y + 1) / height - 1) ** 2 + ((2 * x + 1) / width - 1) ** 2 <= 1)
+    numbers = [split_cell_id(cell)[1] for cell in rows.index]
+    return FieldMasks(boxes, np.asarray(numbers, np.int32), discs, [np.zeros_like(disc) for disc in discs])
 
-    Where several do, a living one goes before a deleted one, a drawn one before a found one.
+
+def _kept_numbers(new: FieldMasks, earlier: _Earlier) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """For each new cell the number of the earlier one that it overlaps most, with IoU >= 0.5, or 0.
+
+    Drawn cells can overlap others, deleted ones above all; of equal ones a living goes before a deleted one.
     """
     numbers = np.zeros(len(new), np.int32)
     old = earlier.masks
     for i, (box, mask) in enumerate(zip(new.boxes, new.cells, strict=True)):
         near = (old.boxes[:, :2] < box[2:]).all(axis=1) & (old.boxes[:, 2:] > box[:2]).all(axis=1)
-        best = (False, False, 0.0)
+        best = (0.0, False)
         for j in np.flatnonzero(near):
             iou = _iou(box, mask, old.boxes[j], old.cells[j])
-            rank = (bool(earlier.living[j]), bool(earlier.by_hand[j]), iou)
+            rank = (iou, bool(earlier.living[j]))
             if iou >= SAME_CELL_IOU and rank > best and old.numbers[j] not in numbers[:i]:
                 best, numbers[i] = rank, old.numbers[j]
     return numbers
