@@ -1,8 +1,8 @@
-"""Pictures of the plugin in its states, for the docs and for looking at: empty, image, working, done, selected, error.
+"""Pictures of the plugin's windows in their states, for the docs and for looking at.
 
 Run it with ``xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/screenshots.py FOLDER [IMAGE]
-[--theme light] [--size 1366x768]``; without an image it takes the generated smear. Writes ``1-empty.png`` and so on
-into FOLDER.
+[--window count|segment] [--theme light] [--size 1366x768]``; without an image it takes the generated smear. Writes
+``1-empty.png`` and so on into FOLDER.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import napari
 from napari.settings import get_settings
@@ -19,7 +20,6 @@ from qtpy.QtWidgets import QApplication
 
 from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.session import session_of
-from napari_dinobloom.ui.widgets.run_widget import RunWidget
 
 
 def pump(until: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -38,50 +38,108 @@ def rest(seconds: float) -> None:
     pump(lambda: time.monotonic() - begun > seconds)
 
 
+class Studio:
+    """A viewer of a given size and theme, and how to take its picture."""
+
+    def __init__(self, folder: Path, theme: str, size: str) -> None:
+        get_settings().appearance.theme = theme
+        self.folder = folder
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.window.resize(*map(int, size.split("x")))
+        self.session = session_of(self.viewer)
+
+    def shoot(self, name: str) -> None:
+        """Write the whole window as ``NAME.png``."""
+        rest(0.7)
+        self.viewer.screenshot(str(self.folder / f"{name}.png"), canvas_only=False, flash=False)
+
+    def open(self, image: Path | None) -> None:
+        """Open the image, or the generated smear."""
+        if image is None:
+            self.viewer.open_sample("napari-dinobloom", "generated")
+        else:
+            self.viewer.open(image, plugin="napari")
+
+    def dock(self, title: str) -> Any:
+        """Open one of our windows."""
+        return self.viewer.window.add_plugin_dock_widget("napari-dinobloom", title)[1]
+
+    def cells(self) -> Any:
+        """Our cell layer."""
+        (cells,) = [layer for layer in self.viewer.layers if tag(layer).get("role") == "cells"]
+        return cells
+
+
+def put_folder(widget: Any, folder: Path) -> None:
+    """Type a study folder into the form of a widget."""
+    widget.form.folder.setText(str(folder))
+    widget.form.folder.textEdited.emit(widget.form.folder.text())
+
+
+def count_window(studio: Studio, image: Path | None, place: Path) -> None:
+    """Count white cells: empty, image, working, done, selected, refused."""
+    widget = studio.dock("Count white cells")
+    studio.shoot("1-empty")
+    studio.open(image)
+    put_folder(widget, place / "smear.dinobloom")
+    studio.shoot("2-image")
+    widget.job.start.click()
+    pump(lambda: studio.session.progress is not None)
+    studio.shoot("3-working")
+    pump(lambda: studio.session.job is None)
+    studio.shoot("4-done")
+    ids = studio.cells().features["cell_id"]
+    studio.session.select(str(ids.iloc[len(ids) // 2]))
+    studio.shoot("5-selected")
+    (place / "other").mkdir()
+    (place / "other" / "thesis.txt").write_text("dear reader", encoding="utf-8")
+    put_folder(widget, place / "other")
+    studio.shoot("6-refused")
+
+
+def segment_window(studio: Studio, image: Path | None, place: Path) -> None:
+    """Segment and crop: empty, image, found, selected, a box being drawn, a cell under the brush, acts done."""
+    widget = studio.dock("Segment and crop")
+    studio.shoot("1-empty")
+    studio.open(image)
+    put_folder(widget, place / "smear.dinobloom")
+    studio.shoot("2-image")
+    widget.job.start.click()
+    pump(lambda: studio.session.job is None, 600)
+    studio.shoot("3-found")
+    ids = list(studio.cells().features["cell_id"])
+    studio.session.select(*ids[:3])
+    pump(lambda: len(widget.crops.pictures) == len(ids[:3]))
+    studio.shoot("4-selected")
+    buttons = widget.correction.buttons
+    buttons["box"].click()
+    studio.shoot("5-box")
+    widget.correction.tool.leave()
+    studio.session.select(ids[0])
+    buttons["repaint"].click()
+    studio.shoot("6-repaint")
+    widget.correction.discard.click()
+    buttons["exclude"].click()
+    studio.session.select(ids[1])
+    buttons["delete"].click()
+    studio.shoot("7-acts")
+
+
 def main() -> None:
     """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("image", type=Path, nargs="?")
+    parser.add_argument("--window", default="count", choices=["count", "segment"])
     parser.add_argument("--theme", default="dark", choices=["dark", "light"])
     parser.add_argument("--size", default="1366x768")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    get_settings().appearance.theme = given.theme
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(*map(int, given.size.split("x")))
-    _, widget = viewer.window.add_plugin_dock_widget("napari-dinobloom", "Count white cells")
-    if not isinstance(widget, RunWidget):
-        raise TypeError(f"napari opened a {type(widget).__name__}")
-
-    def shoot(name: str) -> None:
-        rest(0.7)
-        viewer.screenshot(str(given.folder / f"{name}.png"), canvas_only=False, flash=False)
-
-    shoot("1-empty")
-    if given.image is None:
-        viewer.open_sample("napari-dinobloom", "generated")
-    else:
-        viewer.open(given.image, plugin="napari")
+    studio = Studio(given.folder, given.theme, given.size)
     with tempfile.TemporaryDirectory() as place:
-        widget.form.folder.setText(str(Path(place) / "smear.dinobloom"))
-        widget.form.folder.textEdited.emit(widget.form.folder.text())
-        shoot("2-image")
-        session = session_of(viewer)
-        widget.job.start.click()
-        pump(lambda: session.progress is not None)
-        shoot("3-working")
-        pump(lambda: session.job is None)
-        shoot("4-done")
-        (cells,) = [layer for layer in viewer.layers if tag(layer).get("role") == "cells"]
-        session.select(str(cells.features["cell_id"].iloc[len(cells.features) // 2]))
-        shoot("5-selected")
-        (Path(place) / "other").mkdir()
-        (Path(place) / "other" / "thesis.txt").write_text("dear reader", encoding="utf-8")
-        widget.form.folder.setText(str(Path(place) / "other"))
-        shoot("6-refused")
-        session.close_study()
-        viewer.close()
+        {"count": count_window, "segment": segment_window}[given.window](studio, given.image, Path(place))
+        studio.session.close_study()
+        studio.viewer.close()
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def test_every_command_is_contributed_somewhere(manifest):
 
 @pytest.mark.gui
 def test_following_the_manifest_imports_nothing_heavy():
-    """Everything but the widget without even napari's Qt; the widget without torch and its kin."""
+    """Everything but the widgets without even napari's Qt; the widgets without torch and its kin."""
     code = """
         import sys
         import napari_dinobloom.ui.reader, napari_dinobloom.ui.samples
@@ -57,7 +57,8 @@ def test_following_the_manifest_imports_nothing_heavy():
         import numba, anndata  # napari and psygnal bring what they bring: only what the widget adds counts
         before = set(sys.modules)
         from napari_dinobloom.ui.widgets.run_widget import RunWidget
-        widget = RunWidget(ViewerModel())
+        from napari_dinobloom.ui.widgets.segment_widget import SegmentWidget
+        widgets = [RunWidget(ViewerModel()), SegmentWidget(ViewerModel())]
         new = {name.partition(".")[0] for name in set(sys.modules) - before}
         assert not new & {"torch", "torchvision", "timm", "umap", "sklearn", "matplotlib", "zarr"}, new
         assert "torch" not in sys.modules

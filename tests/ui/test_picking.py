@@ -42,10 +42,10 @@ class Mouse:
     modifiers: tuple[str, ...] = ()
 
 
-def click(viewer, position, *, drag=0.0, button=1):
+def click(viewer, position, *, drag=0.0, button=1, modifiers=()):
     """Press, move by `drag` canvas pixels, release."""
     ndim = len(position)
-    shown = {"dims_displayed": [ndim - 2, ndim - 1], "button": button}
+    shown = {"dims_displayed": [ndim - 2, ndim - 1], "button": button, "modifiers": modifiers}
     mouse_press_callbacks(viewer, ReadOnlyWrapper(Mouse(position, **shown), exceptions=("handled",)))
     mouse_move_callbacks(viewer, Mouse(position, "mouse_move", (100 + drag, 100), **shown))
     mouse_release_callbacks(viewer, Mouse(position, "mouse_release", (100 + drag, 100), **shown))
@@ -142,3 +142,35 @@ def test_detach_leaves_nothing_behind(scene):
     click(viewer, image.data_to_world(CENTRES[0]))
     session.select(cells.features["cell_id"].iloc[1])
     assert list(viewer.layers) == [image, cells]
+
+
+def test_shift_adds_to_the_selection_and_takes_out_of_it(scene):
+    viewer, image, cells, session, _ = scene
+    first, second, _ = cells.features["cell_id"]
+    one, other = (image.data_to_world(centre) for centre in CENTRES[:2])
+    click(viewer, one)
+    click(viewer, other, modifiers=("Shift",))
+    assert session.selected == (first, second)
+    (shapes,) = [layer for layer in viewer.layers if tag(layer).get("role") == "selected"]
+    assert len(shapes.data) == 2
+    click(viewer, image.data_to_world((2, 2)), modifiers=("Shift",))
+    assert session.selected == (first, second), "a slip beside all cells loses nothing"
+    click(viewer, one, modifiers=("Shift",))
+    assert session.selected == (second,)
+    assert session.focus == second
+
+
+def test_two_windows_share_one_picker(make_study, smear):
+    study, viewer, session = make_study(), ViewerModel(), Session()
+    one, other = Picker.of(viewer, session), Picker.of(viewer, session)
+    image = viewer.add_image(smear, rgb=True)
+    cells = layers.show(viewer, image, layers.cell_layer(study, [study.fields[0].id], name="smear", stack=False))
+    click(viewer, image.data_to_world(CENTRES[0]), modifiers=("Shift",))
+    assert session.selected == (cells.features["cell_id"].iloc[0],), "not selected by one and taken out by the other"
+    one.detach()
+    click(viewer, image.data_to_world(CENTRES[1]))
+    assert session.selected == (cells.features["cell_id"].iloc[1],)
+    other.detach()
+    click(viewer, image.data_to_world(CENTRES[2]))
+    assert session.selected == (cells.features["cell_id"].iloc[1],)
+    assert Picker.of(viewer, session) is not one

@@ -13,9 +13,10 @@ from painted import CENTRES, HEIGHT, WIDTH, FakeRun
 from qtpy.QtCore import QPoint, Qt
 
 from napari_dinobloom.cells.crop import CropPolicy, crop
+from napari_dinobloom.cells.segmenter import licence_of
 from napari_dinobloom.io.smear import write_picture
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.pipeline import edits
+from napari_dinobloom.pipeline import driver, edits
 from napari_dinobloom.progress import drain
 from napari_dinobloom.ui import layers
 from napari_dinobloom.ui.images import tag
@@ -30,6 +31,8 @@ PLACES = {
     "plain": {},
     "scaled": {"scale": (0.1, 0.1), "units": ("um", "um"), "translate": (3, 4)},
 }
+everywhere = pytest.mark.parametrize("opened", PLACES.values(), ids=PLACES.keys(), indirect=True)
+
 EMPTY = (20, 90)
 """Where there is no cell."""
 
@@ -114,18 +117,34 @@ def window(make_napari_viewer_proxy, tmp_path, monkeypatch, qtbot):
     viewer = make_napari_viewer_proxy(strict_qt="raise", show=True)
     widget = SegmentWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Segment and crop")
+    viewer.window.resize(900, 620)
     yield Window(viewer, widget, qtbot)
     qtbot.waitUntil(lambda: widget.crops._worker is None, timeout=20_000)
     session_of(viewer).close_study()
 
 
-@pytest.fixture(params=PLACES.values(), ids=PLACES.keys())
+@pytest.fixture
+def fake_outcome(monkeypatch):
+    """Put a `FakeRun` in the place of the pipeline's driver."""
+    fake = FakeRun()
+
+    def iter_outcome(inputs, out, **asked):
+        study = yield from fake(inputs, out, specimen="blood", **asked)
+        study.close()
+        return driver.Outcome(study, None, [("blurred.png", "cannot be read.")])
+
+    monkeypatch.setattr(driver, "iter_outcome", iter_outcome)
+    return fake
+
+
+@pytest.fixture
 def opened(window, make_study, smear, request):
-    """The window with a study of one painted field."""
-    window.show(make_study(), smear, **request.param)
+    """The window with a study of one painted field; a parameter says where in the world it lies."""
+    window.show(make_study(), smear, **getattr(request, "param", {}))
     return window
 
 
+@everywhere
 def test_a_click_with_the_tool_adds_a_cell_and_undo_takes_it_back(opened):
     before = np.array(opened.cells.data)
     opened.press("add")
@@ -153,6 +172,7 @@ def test_a_drag_with_the_add_tool_moves_the_image_and_adds_nothing(opened):
     assert opened.at(EMPTY) != where
 
 
+@everywhere
 def test_a_box_adds_a_cell_and_the_camera_stays(opened):
     opened.press("box")
     where = opened.at(EMPTY)
@@ -205,6 +225,7 @@ def test_delete_several(opened):
     opened.check()
 
 
+@everywhere
 def test_split_with_a_line_then_merge_again(opened):
     opened.click(CENTRES[1])
     (cell,) = opened.session.selected
@@ -256,6 +277,7 @@ def test_exclude_shows_and_takes_back(opened):
     opened.check()
 
 
+@everywhere
 def test_repaint_with_the_brush(opened):
     opened.click(CENTRES[0])
     (cell,) = opened.session.selected
@@ -453,6 +475,97 @@ def test_the_strip_shows_the_crops_of_the_selected_cells(opened):
     image = opened.study.read_field(opened.study.fields[0].id).image
     np.testing.assert_array_equal(crops, crop(image, rows, policy=CropPolicy()))
     assert problem == ""
+
+
+def test_run_on_a_file_finds_and_shows_cells(window, smear_file, fake_outcome):
+    window.viewer.open(smear_file, plugin="napari")
+    widget = window.widget
+    widget.form.view.setText("30,5")
+    widget.form.blank.setChecked(True)
+    window.qtbot.mouseClick(widget.job.start, Qt.MouseButton.LeftButton)
+    window.qtbot.waitUntil(lambda: window.session.job is None, timeout=60_000)
+    (call,) = fake_outcome.calls
+    asked = {key: call[key] for key in ("until", "segmenter", "fov_um", "interpolation", "mask_neighbours")}
+    assert asked == {
+        "until": "crop",
+        "segmenter": "learned",
+        "fov_um": 30.5,
+        "interpolation": "bilinear",
+        "mask_neighbours": True,
+    }
+    assert call["inputs"] == [smear_file]
+    (cells,) = [layer for layer in window.viewer.layers if tag(layer).get("role") == "cells"]
+    assert len(cells.features) == 3
+    assert widget.cells.count.text() == text("cells.count", count=3)
+    assert widget.cells.scale.text() == text("cells.scale", size="0.5", source=text("cells.scale.user"))
+    assert widget.cells.notes.text() == "blurred.png: cannot be read."
+    assert window.why_not("add") == ""
+    assert not window.study.read_only
+
+
+def test_cancel_keeps_what_is_finished(window, smear_file, fake_outcome):
+    window.viewer.open(smear_file, plugin="napari")
+    go = threading.Event()
+    fake_outcome.hold = lambda: go.wait(60)
+    job = window.widget.job
+    window.qtbot.mouseClick(job.start, Qt.MouseButton.LeftButton)
+    window.qtbot.waitUntil(lambda: bool(fake_outcome.calls), timeout=60_000)
+    assert window.why_not("add") == text("run.why.busy", job=text("job.segment"))
+    window.qtbot.mouseClick(job.cancel, Qt.MouseButton.LeftButton)
+    go.set()
+    window.qtbot.waitUntil(lambda: window.session.job is None, timeout=60_000)
+    assert job.status.text() == text("status.cancelled")
+    assert window.why_not("add") == text("edit.why.no_study")
+    assert job.start.isEnabled()
+
+
+def test_a_labels_layer_brings_its_cells(window, smear_file, fake_outcome):
+    window.viewer.open(smear_file, plugin="napari")
+    form = window.widget.form
+    form.segmenter.setCurrentIndex(form.segmenter.findData("labels"))
+    assert window.widget.job.start.toolTip() == text("segment.why.no_labels")
+    small = window.viewer.add_labels(np.ones((4, 4), np.int32), name="small")
+    assert window.widget.job.start.toolTip() == text(
+        "segment.why.size", name="small", found="4 × 4", wanted=f"{HEIGHT} × {WIDTH}"
+    )
+    window.viewer.layers.remove(small)
+    drawn = np.zeros((HEIGHT, WIDTH), np.int32)
+    drawn[10:30, 40:60] = 7
+    window.viewer.add_labels(drawn, name="mine")
+    window.qtbot.mouseClick(window.widget.job.start, Qt.MouseButton.LeftButton)
+    window.qtbot.waitUntil(lambda: window.session.job is None, timeout=60_000)
+    place = Path(fake_outcome.calls[0]["segmenter"])
+    assert place == window.study.path / "brought"
+    np.testing.assert_array_equal(np.load(place / f"{smear_file.stem}.npy"), drawn)
+
+
+def test_the_form_remembers_how_a_study_was_made(window, make_study, tmp_path):
+    study, form = make_study(), window.widget.form
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    study.update(settings={"segmenter": str(marks), "fov_um": 25.0, "fov_diameters": 3.5, "interpolation": "lanczos"})
+    form.folder.setText(str(study.path))
+    assert form.segmenter.currentText() == text("segment.segmenter.kept", name="marks")
+    settings = form.settings()
+    assert settings.segmenter == str(marks)
+    assert settings.crops == {"fov_diameters": 3.5, "interpolation": "lanczos", "mask_neighbours": False}
+    form.folder.setText(str(tmp_path / "new.dinobloom"))
+
+
+def test_consent_to_a_licence_is_asked_once(window, make_study, smear):
+    window.viewer.add_image(smear, rgb=True)
+    form, start = window.widget.form, window.widget.job.start
+    form.segmenter.setCurrentIndex(form.segmenter.findData("cellpose"))
+    assert start.toolTip() == text("segment.why.licence")
+    form.licence.setChecked(True)
+    assert start.isEnabled()
+    assert form.settings().accept_licence
+    study = make_study()
+    study.update(settings={"segmenter": "cellpose", "accepted_licence": f"{licence_of('cellpose')}; accepted by ann"})
+    form.licence.setChecked(False)
+    form.folder.setText(str(study.path))
+    assert start.isEnabled()
+    assert not form.settings().accept_licence
 
 
 def test_closing_the_dock_leaves_the_viewer_as_it_was(opened, qtbot):

@@ -59,7 +59,9 @@ def test_style(key: str):
     assert "  " not in value
     assert "..." not in value, "use one character …"
     begin = value.lstrip("“")[0]
-    lower_case_on_purpose = key.startswith(("cell.", "reason.", "run.pixel.", "result.n", "result.percent"))
+    lower_case_on_purpose = key.startswith(
+        ("cell.", "cells.", "reason.", "run.pixel.", "result.n", "result.percent", "segment.unit.")
+    )
     assert lower_case_on_purpose or begin in "{%" or not begin.isalpha() or begin.isupper()
     if key.endswith(".tip") or key.startswith(("error.", "run.why.", "image.")):
         assert value[-1] in ".}" or "--real" in value or value.endswith("{path}")

@@ -18,6 +18,7 @@ from napari_dinobloom.ui.correction import Correction
 from napari_dinobloom.ui.images import TAG, tag
 from napari_dinobloom.ui.picking import CLICK_RADIUS
 from napari_dinobloom.ui.texts import text
+from napari_dinobloom.ui.tool_layer import ToolLayer
 
 Tool = Literal["", "add", "box", "split"]
 
@@ -44,18 +45,16 @@ class CanvasTool:
         self._viewer = viewer
         self._correction = correction
         self._changed = changed
-        self._layer: Shapes | None = None
-        self._before: Any = None
+        self._held: ToolLayer[Shapes] = ToolLayer(viewer, self.leave)
         self.tool: Tool = ""
-        viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.selection.events.active.connect(self._on_active)
 
     def detach(self) -> None:
         """Put the tool down and stop listening to the viewer."""
-        self._viewer.layers.events.removed.disconnect(self._on_removed)
         self._viewer.layers.selection.events.active.disconnect(self._on_active)
         self._changed = lambda: None
         self.leave()
+        self._held.detach()
 
     def take(self, tool: Tool) -> None:
         """Take a tool into the hand, in place of another; when there is no cell layer there is nothing to use it on."""
@@ -63,7 +62,6 @@ class CanvasTool:
         over = self._correction.cell_layers()
         if not tool or not over:
             return
-        self._before = self._viewer.layers.selection.active
         layer = Shapes(
             ndim=2,
             name=text(f"layer.tool.{tool}"),
@@ -77,34 +75,19 @@ class CanvasTool:
             ("Control-Shift-Z", self._correction.redo),
         ):
             layer.bind_key(key, _called(act), overwrite=True)
-        self._viewer.add_layer(layer)
         layer.mouse_pan = tool == "add"
         layer.cursor = "cross"
         layer.help = text(f"edit.help.{tool}")
-        self._layer, self.tool = layer, tool
-        self._viewer.layers.selection.active = layer
+        self._held.put(layer)
+        self.tool = tool
         self._changed()
 
     def leave(self) -> None:
         """Put the tool down."""
-        layer, before, self._layer, self._before, self.tool = self._layer, self._before, None, None, ""
-        if layer is None:
-            return
-        was_active = self._is_active(layer)
-        if layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
-        if was_active and before is not None and before in self._viewer.layers:
-            self._viewer.layers.selection.active = before
-        self._changed()
-
-    def _is_active(self, layer: Shapes) -> bool:
-        active = self._viewer.layers.selection.active
-        return getattr(active, "__wrapped__", active) is layer
-
-    def _on_removed(self, _event: object = None) -> None:
-        """The user removed our layer: that puts the tool down."""
-        if self._layer is not None and self._layer not in self._viewer.layers:
-            self.leave()
+        if self.tool:
+            self.tool = ""
+            self._held.take_away()
+            self._changed()
 
     def _on_active(self, _event: object = None) -> None:
         """The user went to another layer: that puts the tool down.
@@ -113,7 +96,7 @@ class CanvasTool:
         """
         active = self._viewer.layers.selection.active
         passing = active is None or tag(active).get("role") == "selected"
-        if self._layer is not None and not passing and not self._is_active(self._layer):
+        if not passing and not self._held.active:
             self.leave()
 
     def _on_press(self, layer: Shapes, event: Any) -> Generator[None]:
@@ -121,6 +104,8 @@ class CanvasTool:
         if event.button not in (None, 1):
             return
         tool, start, begun = self.tool, np.array(event.pos, dtype=float), self._correction.place(event.position)
+        if begun is not None:
+            _lay_over(layer, begun[0])
         yield
         moved = False
         while event.type == "mouse_move":
@@ -143,8 +128,6 @@ class CanvasTool:
 
     def _draw(self, layer: Shapes, tool: str, over: Labels, one: Point, other: Point) -> None:
         """Show the box or line from `one` to `other`, in pixels of the cell layer `over`."""
-        for name, value in layers.placement(over, 2).items():
-            setattr(layer, name, value)
         corners = np.array([one, other])
         if tool == "box":
             (y0, x0), (y1, x1) = corners
@@ -157,6 +140,12 @@ class CanvasTool:
             edge_width=float(layers.outline_width(over)),
             face_color="transparent",
         )
+
+
+def _lay_over(layer: Shapes, over: Labels) -> None:
+    """Give our layer the pixels of the cell layer `over`; cell layers of several images lie in several places."""
+    for name, value in layers.placement(over, 2).items():
+        setattr(layer, name, value)
 
 
 def _in_pixels(layer: Labels, position: Any) -> Point:

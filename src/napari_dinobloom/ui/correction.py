@@ -127,7 +127,7 @@ class Correction:
 
     def split(self, line: npt.NDArray[np.float64]) -> None:
         """Split the selected cell along a line, (k, 2) of y and x."""
-        (cell,) = self._session.selected or ("",)
+        cell = self._session.selected[0] if self._session.selected else ""
         self._do("split", lambda study: Changed(edits.split(study, cell, line)), _field_of(cell))
 
     def merge(self) -> None:
@@ -135,14 +135,11 @@ class Correction:
         chosen = list(self._session.selected)
         self._do("merge", lambda study: Changed([edits.merge(study, chosen)]), _field_of(*chosen))
 
-    def repaint(self, field: str, window: redraw.Box, painted: npt.NDArray[np.integer[Any]]) -> None:
+    def repaint(self, field: str, window: tuple[int, int, int, int], painted: npt.NDArray[np.integer[Any]]) -> None:
         """Take over the cells that a person painted in a window of a field; values are numbers of cells."""
 
         def act(study: Study) -> Changed:
-            labels = study.labels(field)
-            y0, x0, y1, x1 = window
-            labels[y0:y1, x0:x1] = painted
-            changed = edits.repaint(study, field, labels)
+            changed = edits.repaint(study, field, painted, box=window)
             return Changed(changed, changed)
 
         self._do("repaint", act, field)

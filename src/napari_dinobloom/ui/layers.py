@@ -29,6 +29,9 @@ LayerData = tuple[Any, dict[str, Any], str]
 LOOKUP_LIMIT = 2**16
 """Entries of a lookup table that napari can hand to the graphics card as it is."""
 
+UNSEEN = "#00b8d4"
+"""Colour of cells that have no class yet: far from the tints of stains and from the classes' colours."""
+
 FADED = 0.35
 """Opacity of the outline of a cell that a person excluded."""
 
@@ -118,12 +121,12 @@ def cell_layer(
         beyond 65,535.
     """
     table = cell_rows(study, fields, specimen)
-    values, names = table.features["index"].to_numpy(dtype=np.int64), table.features["class"]
+    values = table.features["index"].to_numpy(dtype=np.int64)
     mark = {"role": "cells", "study": str(study.path), "fields": tuple(fields), "boxes": table.boxes}
     meta = {
         "name": text("layer.cells", name=name),
         "features": table.features,
-        "colormap": lookup(values, names, study.palette, faded(table.features)),
+        "colormap": lookup(values, table.names, study.palette, faded(table.features)),
         "opacity": 0.9,
         "metadata": {TAG: mark},
     }
@@ -139,6 +142,9 @@ class CellRows:
     features : DataFrame
         One row a cell: ``index`` (its label value), ``cell_id``, ``class``, ``confidence``, ``distance``, ``label_by``,
         ``not_counted``.
+    names : ndarray
+        (n,) str, what gives each cell its colour: its class, or empty where neither a person nor the classifier has
+        looked at it yet.
     boxes : dict
         Label value to (y0, x0, y1, x1) in pixels, half-open.
     offsets : dict
@@ -146,6 +152,7 @@ class CellRows:
     """
 
     features: pd.DataFrame
+    names: npt.NDArray[np.str_]
     boxes: dict[int, tuple[int, ...]]
     offsets: dict[str, int]
 
@@ -177,7 +184,9 @@ def cell_rows(study: Study, fields: Sequence[str], specimen: Specimen = "blood")
     )
     boxes = rows[["y0", "x0", "y1", "x1"]].to_numpy(dtype=np.int32)
     by_value = {int(value): tuple(box) for value, box in zip(values, boxes.tolist(), strict=True)}
-    return CellRows(features, by_value, offsets)
+    unseen = (rows["label"] == "") & (rows["predicted"] == "") & ~rows["abstained"].astype(bool)
+    names = np.where(unseen, "", features["class"])
+    return CellRows(features, names.astype(str), by_value, offsets)
 
 
 def _offsets(fields: Sequence[str], field_of: npt.NDArray[np.str_], numbers: npt.NDArray[np.int64]) -> dict[str, int]:
@@ -214,7 +223,7 @@ def _pixels(
 
 def lookup(
     values: npt.NDArray[np.int64],
-    names: Sequence[str] | pd.Series[str],
+    names: npt.ArrayLike,
     palette: Mapping[str, str],
     faded: npt.NDArray[np.bool_] | None = None,
 ) -> CyclicLabelColormap | DirectLabelColormap:
@@ -224,8 +233,8 @@ def lookup(
     ----------
     values : (n,) int array
         Label values, 1 or more.
-    names : (n,) sequence of str
-        Class of each.
+    names : (n,) array-like of str
+        Class of each; empty where it has none yet.
     palette : mapping of str to str
         ``#rrggbb`` by class; classes without an entry take that of the taxonomy.
     faded : (n,) bool array, optional
@@ -238,7 +247,8 @@ def lookup(
         napari maps on the CPU (4.7 s for 80,000 cells).
     """
     distinct, codes = np.unique(np.asarray(names, dtype=str), return_inverse=True)
-    each = np.array([_rgba(palette.get(name) or describe(name).colour) for name in distinct], dtype=np.float32)
+    named = [palette.get(name) or describe(name).colour if name else UNSEEN for name in distinct]
+    each = np.array([_rgba(colour) for colour in named], dtype=np.float32)
     rgba = each.reshape(-1, 4)[codes]
     if faded is not None:
         rgba[faded, 3] = FADED
@@ -257,8 +267,8 @@ def _rgba(colour: str) -> npt.NDArray[np.float32]:
     return np.array([*(int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)), 1.0], dtype=np.float32)
 
 
-def recolour(layer: Labels, names: Sequence[str] | pd.Series[str], palette: Mapping[str, str]) -> None:
-    """Give the cells of one of our layers the colours of the classes `names`, in the order of its features.
+def recolour(layer: Labels, names: npt.ArrayLike, palette: Mapping[str, str]) -> None:
+    """Give the cells of one of our layers the colours of `names`, as for `lookup`, in the order of its features.
 
     With up to 16 bits a pixel the graphics card looks colours up by itself, so that a new table is enough (3 ms at
     4096 x 4096); a new colour map makes napari go through all pixels (320 ms).

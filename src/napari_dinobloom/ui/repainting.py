@@ -12,10 +12,11 @@ from napari.layers import Labels
 from napari_dinobloom.cells.correct import within
 from napari_dinobloom.io.celltable import split_cell_id
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.ui import layers, redraw
+from napari_dinobloom.ui import layers
 from napari_dinobloom.ui.correction import Correction
 from napari_dinobloom.ui.images import TAG, tag
 from napari_dinobloom.ui.texts import text
+from napari_dinobloom.ui.tool_layer import ToolLayer
 
 
 class Repainting:
@@ -32,24 +33,21 @@ class Repainting:
     """
 
     def __init__(self, viewer: Any, correction: Correction, changed: Callable[[], None]) -> None:
-        self._viewer = viewer
         self._correction = correction
         self._changed = changed
-        self._layer: Labels | None = None
+        self._held: ToolLayer[Labels] = ToolLayer(viewer, self._on_gone)
         self._field = ""
-        self._window: redraw.Box = ()
-        viewer.layers.events.removed.connect(self._on_removed)
+        self._window = (0, 0, 0, 0)
 
     @property
     def active(self) -> bool:
         """Whether a cell is being repainted."""
-        return self._layer is not None
+        return self._held.layer is not None
 
     def detach(self) -> None:
         """Drop what was painted and stop listening to the viewer."""
-        self._viewer.layers.events.removed.disconnect(self._on_removed)
         self._changed = lambda: None
-        self.discard()
+        self._held.detach()
 
     def begin(self, study: Study, cell_id: str) -> None:
         """Open a cell, with its surroundings, for the brush of napari; its neighbours are safe from it."""
@@ -76,9 +74,7 @@ class Repainting:
             **where | {"translate": where["translate"] + moved(over, corner)},
         )
         self._field, self._window = field, window
-        self._viewer.add_layer(layer)
-        self._layer = layer
-        self._viewer.layers.selection.active = layer
+        self._held.put(layer)
         layer.selected_label = number
         layer.preserve_labels = True
         layer.brush_size = max(2, round(max(y1 - y0, x1 - x0) / 6))
@@ -87,28 +83,21 @@ class Repainting:
 
     def apply(self) -> None:
         """Make what was painted the cells of the study."""
-        layer = self._layer
+        layer = self._held.layer
         if layer is not None:
             painted = np.array(layer.data).reshape(layer.data.shape[-2:])
-            self._end()
+            self.discard()
             self._correction.repaint(self._field, self._window, painted)
 
     def discard(self) -> None:
         """Drop what was painted."""
-        if self._layer is not None:
-            self._end()
+        if self.active:
+            self._held.take_away()
+            self._changed()
 
-    def _end(self) -> None:
-        """Take our layer away."""
-        layer, self._layer = self._layer, None
-        if layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
-        self._changed()
-
-    def _on_removed(self, _event: object = None) -> None:
+    def _on_gone(self) -> None:
         """The user removed our layer: that drops what was painted."""
-        if self._layer is not None and self._layer not in self._viewer.layers:
-            self._end()
+        self._changed()
 
 
 def moved(layer: Any, corner: list[float]) -> npt.NDArray[np.float64]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -37,18 +37,21 @@ class SegmentSettings:
         The study folder.
     pixel_size_um : float or None
         Micrometres per pixel; None leaves it to the file or the red cells.
-    segmenter : {"learned", "cellpose", "labels"}
-        What finds the cells; ``labels``: they are brought.
+    segmenter : str
+        What finds the cells: ``learned``, ``cellpose``, a place of marked cells, or ``labels``: they are brought.
     labels : array or None
         (Y, X) or (N, Y, X) integers that are brought, as large as the image; may be lazy.
+    accept_licence : bool
+        Whether the user accepted the licence of the segmenter just now.
     crops : dict
         Settings of the crops, as `napari_dinobloom.pipeline.RunSettings` names them.
     """
 
     folder: Path
     pixel_size_um: float | None
-    segmenter: Literal["learned", "cellpose", "labels"]
+    segmenter: str
     labels: Any
+    accept_licence: bool
     crops: dict[str, Any]
 
 
@@ -113,6 +116,7 @@ def iter_cells(image: SmearImage, settings: SegmentSettings) -> Steps[SegmentRes
             return gather(study, files, image, [text("edit.why.held", name=study.name, holder=study.held_by)])
         study.close()
     asked = {"pixel_size_um": settings.pixel_size_um, "segmenter": settings.segmenter, **settings.crops}
+    asked["accept_licence"] = settings.accept_licence
     if settings.segmenter == "labels":
         asked["segmenter"] = str(bring(settings.labels, files, settings.folder))
     outcome = yield from iter_outcome(files, settings.folder, until="crop", **asked)

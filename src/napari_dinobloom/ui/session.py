@@ -67,7 +67,7 @@ class Session(EventedModel):
     revision : int
         Grows when the cells have changed, by a run or an act of a person, and the layers show them.
     notes : tuple of str
-        What the last segmentation wants people to know.
+        What the last segmentation wants people to know, beside what the study keeps of each field.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)

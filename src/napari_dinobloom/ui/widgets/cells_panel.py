@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,10 @@ import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
+from napari_dinobloom.errors import StudyError
+from napari_dinobloom.io.fields import FieldRecord
+from napari_dinobloom.io.study import Study
+from napari_dinobloom.pipeline.table import load_cells
 from napari_dinobloom.report.counting import flag
 from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.session import Session
@@ -56,13 +62,15 @@ class CellsPanel(QWidget):
     def refresh(self, _event: object = None) -> None:
         """Show the lines, or nothing while no study is open."""
         study = self._session.study
-        fields = set() if study is None else fields_on_show(self._viewer.layers, str(study.path))
-        self.setVisible(bool(fields))
-        if study is None or not fields:
+        shown = set() if study is None else fields_on_show(self._viewer.layers, str(study.path))
+        self.setVisible(bool(shown))
+        if study is None or not shown:
             return
-        obs = study.cells.obs
-        here = obs[obs["field"].isin(fields) & ~obs["deleted"].astype(bool)]
-        lines = (count_line(here), flags_line(here), scale_line(here), notes_text(self._session.notes))
+        obs, fields = study.cells.obs, [record for record in study.fields if record.id in shown]
+        here = obs[obs["field"].isin(shown) & ~obs["deleted"].astype(bool)]
+        scales = here if len(here) else _own_scales(study, fields)
+        notes = [*self._session.notes, *(f"{record.id}: {record.problem}" for record in fields if record.problem)]
+        lines = (count_line(here), flags_line(here), scale_line(scales), notes_text(notes))
         for label, line in zip((self.count, self.flags, self.scale, self.notes), lines, strict=True):
             label.setText(line)
             label.setVisible(bool(line))
@@ -104,7 +112,17 @@ def scale_line(cells: pd.DataFrame) -> str:
     return " ".join(lines)
 
 
-def notes_text(notes: tuple[str, ...]) -> str:
+def _own_scales(study: Study, fields: Sequence[FieldRecord]) -> pd.DataFrame:
+    """The scale that the segmentation found in each field, for fields without a cell that would tell."""
+    found = []
+    for record in fields:
+        with suppress(StudyError):  # not segmented yet, or its masks are damaged
+            found.append(load_cells(study, record).scale)
+    columns = {"pixel_size_um": [s.pixel_size_um for s in found], "scale_from": [str(s.source) for s in found]}
+    return pd.DataFrame(columns)
+
+
+def notes_text(notes: Sequence[str]) -> str:
     """Notes one below the other, the first few of them."""
     shown = list(notes[:MOST_NOTES])
     if len(notes) > MOST_NOTES:

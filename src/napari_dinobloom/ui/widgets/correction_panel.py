@@ -143,8 +143,8 @@ class CorrectionPanel(QWidget):
 
     def refresh(self, _event: object = None) -> None:
         """Enable what makes sense, say why of the rest, and what to do next."""
-        if self.tool.tool and self.why_not(self.tool.tool):
-            self.tool.leave()
+        if self.tool.tool and self._session.job is None and self.why_not(self.tool.tool):
+            self.tool.leave()  # but it stays in the hand while an act in a large field is under way
             return  # leaving comes back here
         for name, button in self.buttons.items():
             why = self.why_not(name)
