@@ -1,8 +1,8 @@
 """Correction by hand: cells added, merged, split and repainted by a person, each act one line of the journal.
 
 What the window calls; deleting, excluding, labelling, undo and redo are methods of the study. A new outline is measured
-at once: in the whole picture, or in the part around it where the picture is large. Crops, embeddings and counts follow
-with the next run.
+at once: in the whole picture, or where that is large in the part around it, so that its stain strength is against the
+light there. Crops, embeddings and counts follow with the next run.
 """
 
 from __future__ import annotations
