@@ -86,7 +86,7 @@ def _measured(study: Study, cell: str) -> dict[str, Any]:
 
 
 def _check_row(study: Study, cell: str, *, light: float = 1e-5) -> None:
-    """The row of a cell says what its drawn outline measures; `light`: tolerance of what rests on the picture's light."""
+    """The row of a cell says what its drawn outline measures; `light`: tolerance of what rests on the light."""
     row, expected = study.cells.obs.loc[cell], _measured(study, cell)
     for name in ("y0", "x0", "y1", "x1", *MEASURES):
         if isinstance(expected[name], float):
