@@ -385,7 +385,7 @@ def draw_one(record: Record, data: Path) -> Pixels:
     path = Path(record["file"])
     mask = read_mask(data / (record.get("mask") or f"bccd/masks/{path.stem}.png"))
     cells = segment(image)
-    size = (480, 360) if image.shape[1] > image.shape[0] else (360, 360)
+    size = (480, 360) if "bccd" in record["file"] else (360, 360)
     factor = max(1, round(size[0] / image.shape[1]))
     block = np.ones((factor, factor), np.int32)
     large = np.stack([np.kron(image[..., i], block) for i in range(3)], axis=-1).astype(np.uint8)

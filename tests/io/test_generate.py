@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from napari_dinobloom.io.generate import generate_smear, iter_write_smears, write_smears
 from napari_dinobloom.io.canvas import STAINS
 from napari_dinobloom.io.cell_types import CELL_TYPES
+from napari_dinobloom.io.generate import generate_smear, iter_write_smears, write_smears
 from napari_dinobloom.progress import drain
 
 

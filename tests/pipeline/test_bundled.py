@@ -9,6 +9,7 @@ from importlib import resources
 import pytest
 
 from napari_dinobloom.cells import crop, segment
+from napari_dinobloom.cells.learned import LearnedSegmenter
 from napari_dinobloom.encoders.encoder import identify
 from napari_dinobloom.pipeline.crops import policy_of
 from napari_dinobloom.pipeline.settings import RunSettings
@@ -32,6 +33,7 @@ def test_an_atlas_belongs_to_its_encoder_and_crops(cells: bool) -> None:
     assert atlas.info["crop_version"] == crop.VERSION, REBUILD
     if not cells:
         assert atlas.info["segment_version"] == segment.VERSION, REBUILD
+        assert atlas.info["segmenter"] == LearnedSegmenter().key, REBUILD
 
 
 def test_an_atlas_says_where_it_is_from_and_holds_all_classes() -> None:

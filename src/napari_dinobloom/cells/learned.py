@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinobloom.cells import background, instances
+from napari_dinobloom.cells import background, instances, stain
 from napari_dinobloom.cells.instances import REACH_UM, Maps
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.cells.segmenter import Found
+from napari_dinobloom.cells.stain import Stain, estimate_stain, nuclear_map
 from napari_dinobloom.cells.windows import Parts, mirror
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.masks import FieldMasks, load_masks, save_masks
@@ -37,8 +38,14 @@ NETWORK_UM = 0.25
 CORE = 448
 """Largest side of a block in pixels of the network, without its rim; a multiple of 32."""
 
-HALO = 32
-"""Rim of a block, which gives its border context; outside of the picture it is mirrored."""
+HALO = 48
+"""Rim of a block, which gives its border context."""
+
+MIRRORED = 32
+"""How far a picture goes on as its mirror image; what lies farther outside is background, as in training."""
+
+DYE_BLUR_UM = 0.2
+"""Blur of the nuclear map before nuclei are outlined."""
 
 TILE_PX = 4096
 """Default side of a tile in pixels of the picture."""
@@ -51,6 +58,7 @@ SMALLEST_NUCLEUS_UM2 = 9.0
 
 Image = NDArray[np.uint8]
 Float = NDArray[np.float32]
+Half = NDArray[np.float16]
 Box = tuple[int, int, int, int]
 
 
@@ -91,7 +99,8 @@ class LearnedSegmenter:
     @property
     def key(self) -> str:
         """Changes whenever the result may."""
-        return f"learned-{VERSION}.{instances.VERSION}.{background.VERSION}-{weights_hash()}"
+        parts = (VERSION, instances.VERSION, background.VERSION, stain.VERSION)
+        return f"learned-{'.'.join(map(str, parts))}-{weights_hash()}"
 
     def iter_find(self, image: Any, scale: Scale, *, light: background.Background) -> Steps[Found]:
         """Find the white cells of a picture.
@@ -110,7 +119,7 @@ class LearnedSegmenter:
         Found
             Cells with their nuclei, in the order of tiles.
         """
-        lattice = Lattice(image, light, NETWORK_UM / scale.pixel_size_um, self.device)
+        lattice = Lattice(image, light, stain_of(image, light), NETWORK_UM / scale.pixel_size_um, self.device)
         tiles = list(lattice.tiles(self.tile))
         parts = []
         for done, tile in enumerate(tiles):
@@ -147,6 +156,8 @@ class Lattice:
         (Y, X, 3) uint8.
     light : Background
         Of the picture.
+    colours : Stain
+        Of the picture.
     factor : float
         Pixels of the picture per pixel of the network.
     device : str
@@ -155,11 +166,10 @@ class Lattice:
 
     image: Any
     light: background.Background
+    colours: Stain
     factor: float
     device: str = "cpu"
-    _cache: OrderedDict[tuple[int, int], tuple[NDArray[np.float16], NDArray[np.float16]]] = field(
-        default_factory=OrderedDict
-    )
+    _cache: OrderedDict[tuple[int, int], tuple[Half, Half]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         self.parts = Parts(self.image)
@@ -179,7 +189,7 @@ class Lattice:
     def maps(self, box: Box) -> Maps:
         """Maps of a part of the network's grid: y0, x0, y1, x1, even numbers."""
         y0, x0, y1, x1 = box
-        masks = np.full((2, y1 - y0, x1 - x0), -20, np.float32)
+        masks = np.full((3, y1 - y0, x1 - x0), -20, np.float32)
         coarse = np.full((6, (y1 - y0) // 2, (x1 - x0) // 2), -20, np.float32)
         across = range(x0 // self.core[1], min(-(-x1 // self.core[1]), self.count[1]))
         rows = range(y0 // self.core[0], min(-(-y1 // self.core[0]), self.count[0]))
@@ -192,7 +202,7 @@ class Lattice:
         masks[:, :, max(width - x0, 0) :] = -20
         coarse[0, max(-(-(height - y0) // 2), 0) :] = -20
         coarse[0, :, max(-(-(width - x0) // 2), 0) :] = -20
-        return Maps(masks[0], masks[1], coarse[0], coarse[1:3], coarse[3:])
+        return Maps(masks[0], masks[1], coarse[0], coarse[1:3], coarse[3:], masks[2])
 
     def _paste(self, masks: Float, coarse: Float, box: Box, row: int, column: int) -> None:
         """Copy what a block knows of `box`."""
@@ -213,32 +223,40 @@ class Lattice:
         while len(self._cache) > keep:
             self._cache.popitem(last=False)
 
-    def _compute(self, row: int, column: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        """Run the network over one block."""
+    def _compute(self, row: int, column: int) -> tuple[Half, Half]:
+        """Run the network over one block; gives logits of cell and nucleus with the dye, and the coarse maps."""
         import torch
+        from scipy import ndimage as ndi
 
         density = self.absorbance(row, column)
+        dye = ndi.gaussian_filter(nuclear_map(density, self.colours.weight), DYE_BLUR_UM / NETWORK_UM)
         batch = torch.from_numpy(density).permute(2, 0, 1)[None].to(self.device)
         with torch.inference_mode():
             masks, coarse = _network(self.device)(batch.contiguous(memory_format=torch.channels_last))
             coarse[:, 1:3] *= instances_scale()
         inner, half = slice(HALO, -HALO), slice(HALO // 2, -HALO // 2)
         return (
-            masks[0, :, inner, inner].to("cpu", torch.float16).numpy(),
+            np.concatenate([masks[0, :, inner, inner].cpu().numpy(), dye[None, inner, inner]]).astype(np.float16),
             coarse[0, :, half, half].to("cpu", torch.float16).numpy(),
         )
 
     def absorbance(self, row: int, column: int) -> Float:
-        """(Y, X, 3) float32 absorbance of one block with its rim, mirrored at the picture's border."""
-        inside, folds = [], []
+        """(Y, X, 3) float32 absorbance of one block with its rim, mirrored at the picture's border, 0 beyond."""
+        inside, folds, beyond = [], [], []
         for place, core, size in zip((row, column), self.core, self.shape, strict=True):
-            index = mirror(place * core - HALO, core + 2 * HALO, size)
+            start = place * core - HALO
+            index = mirror(start, core + 2 * HALO, size)
+            line = np.arange(start, start + len(index))
+            beyond.append((line < -MIRRORED) | (line >= size + MIRRORED))
             inside.append((int(index.min()), int(index.max()) + 1))
             folds.append(index - index.min())
         picture = self._shrunk(inside[0], inside[1])
         height, width = self.shape
         part = (inside[0][0] / height, inside[1][0] / width, inside[0][1] / height, inside[1][1] / width)
-        return background.absorbance(picture, self.light, part)[np.ix_(*folds)]
+        density = background.absorbance(picture, self.light, part)[np.ix_(*folds)]
+        density[beyond[0]] = 0
+        density[:, beyond[1]] = 0
+        return density
 
     def _shrunk(self, rows: tuple[int, int], columns: tuple[int, int]) -> Image:
         """Read a part of the network's grid from the picture, antialiased."""
@@ -259,6 +277,13 @@ class Lattice:
         way = Pillow.Resampling.HAMMING if self.factor >= 2 else Pillow.Resampling.BILINEAR
         box = (boxes[1][0], boxes[0][0], boxes[1][1], boxes[0][1])
         return np.asarray(Pillow.fromarray(part).resize(small, way, box=box))
+
+
+def stain_of(image: Any, light: background.Background) -> Stain:
+    """Colours of a picture, from enough of it."""
+    thin = background.thinned(image)
+    step = max(1, max(thin.shape[:2]) // 512)
+    return estimate_stain(background.absorbance(thin[::step, ::step], light))
 
 
 def instances_scale() -> float:
@@ -285,7 +310,7 @@ def find_in(lattice: Lattice, tile: Box, scale: Scale) -> Found:
     owned = (tile[0] - y0, tile[1] - x0, tile[2] - y0, tile[3] - x0)
     boxes, cells, nuclei, hints = [], [], [], []
     area = scale.pixel_size_um**2
-    for instance in instances.find_instances(lattice.maps(region), owned):
+    for instance in instances.find_instances(lattice.maps(region), owned, lattice.colours):
         drawn = instances.outline(instance, (y0, x0), lattice.factor, lattice.full)
         if drawn is None:
             continue

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells import background, instances
 from napari_dinobloom.cells.instances import Maps
-from napari_dinobloom.cells.learned import NETWORK_UM, SMALLEST_CELL_UM2, Lattice
+from napari_dinobloom.cells.learned import NETWORK_UM, SMALLEST_CELL_UM2, Lattice, stain_of
 from napari_dinobloom.io.masks import FieldMasks
 
 RADIUS_UM = 6.0
@@ -117,7 +117,7 @@ def _look_around(image: Any, box: tuple[float, float, float, float], pixel_size_
     part = np.asarray(image[window[0] : window[2], window[1] : window[3]])
     light = background.find_background(background.thinned(image))
     even = background.Background(light.colour, np.zeros_like(light.surface))
-    lattice = Lattice(part, even, NETWORK_UM / pixel_size_um)
+    lattice = Lattice(part, even, stain_of(image, light), NETWORK_UM / pixel_size_um)
     rows, columns = (n + n % 2 for n in lattice.shape)
     return window, lattice, lattice.maps((0, 0, rows, columns))
 
@@ -130,7 +130,7 @@ def _drawn(
     if not len(ys):
         return None
     box = (slice(int(ys.min()), int(ys.max()) + 1), slice(int(xs.min()), int(xs.max()) + 1))
-    instance = instances.cut(maps, labels, number, (int(ys.mean()), int(xs.mean())), box)
+    instance = instances.cut(maps, labels, number, (int(ys.mean()), int(xs.mean())), box, lattice.colours)
     drawn = instances.outline(instance, (0, 0), lattice.factor, lattice.full)
     if drawn is None or drawn[1].sum() * pixel_size_um**2 < SMALLEST_CELL_UM2:
         return None

@@ -70,6 +70,7 @@ def iter_build_atlas(
 ) -> Steps[Atlas]:
     """Twin of `build_atlas` that yields `Progress` and returns its result."""
     from napari_dinobloom.cells import crop, segment
+    from napari_dinobloom.cells.segmenter import get_segmenter
 
     embedded = yield from iter_embed_pictures(pictures, encoder, policy, workers=workers)
     yield Progress(2 * len(pictures), 2 * len(pictures), "choosing the threshold on held-out cells")
@@ -84,6 +85,7 @@ def iter_build_atlas(
             "pixel_size_um": embedded.scale.pixel_size_um,
             "scale_from": embedded.scale.source,
             "segment_version": segment.VERSION,
+            "segmenter": get_segmenter("learned").key,
         }
     return Atlas.from_embeddings(
         embedded.X,
