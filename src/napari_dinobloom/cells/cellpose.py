@@ -35,8 +35,8 @@ LICENCE = "Cellpose-SAM: code BSD-3-Clause; weights made from data under CC BY-N
 
 QUESTION = (
     "Cellpose-SAM's weights were made from data under CC BY-NC: they may be used for non-commercial work only. "
-    "They are downloaded from their authors on first use (about 1.2 GB). Your acceptance is kept in the study and printed "
-    "in its report."
+    "They are downloaded from their authors on first use (about 1.2 GB). Your acceptance is kept in the study and "
+    "printed in its report."
 )
 """What a person is asked once, on the command line and in the window."""
 

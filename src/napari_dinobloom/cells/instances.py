@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells.stain import Stain, otsu
 
-VERSION = 2
+VERSION = 3
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -42,6 +42,12 @@ HIGHEST_LEVEL = 0.75
 
 DYE_WEIGHT = 2.0
 """Weight of the dye beside the network where a nucleus' outline is drawn."""
+
+CRUMB_PX = 24
+"""Smallest piece of a nucleus in pixels of the network (1.5 square micrometres)."""
+
+HOLE_PX = 48
+"""Smallest hole of a nucleus likewise (3 square micrometres); the opening of a ring-shaped one is larger."""
 
 PART = 0.1
 """Pieces of a cell smaller than this share of its largest piece are dropped."""
@@ -284,7 +290,7 @@ def outline(
         fine.append(_weights(place - 0.5, length))
         coarse.append(_weights(place / 2 - 0.5, length // 2))
     mine = coarse[0] @ instance.mine @ coarse[1].T > 0.5
-    nucleus = (fine[0] @ instance.nucleus @ fine[1].T > 0) & mine
+    nucleus = _tidy((fine[0] @ instance.nucleus @ fine[1].T > 0) & mine, factor**2) & mine
     cell = _whole(((fine[0] @ instance.cell @ fine[1].T > 0) & mine) | nucleus)
     nucleus &= cell
     ys, xs = np.flatnonzero(cell.any(axis=1)), np.flatnonzero(cell.any(axis=0))
@@ -293,6 +299,19 @@ def outline(
     rows, columns = slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1)
     box = (spans[0][0] + rows.start, spans[1][0] + columns.start, spans[0][0] + rows.stop, spans[1][0] + columns.stop)
     return tuple(int(n) for n in box), cell[rows, columns].copy(), nucleus[rows, columns].copy()  # type: ignore[return-value]
+
+
+def _tidy(nucleus: Bool, pixels: float) -> Bool:
+    """Drop crumbs and fill small holes of a nucleus; `pixels` of the picture make one of the network."""
+    from scipy import ndimage as ndi
+
+    for mask, least in ((nucleus, CRUMB_PX * pixels), (~nucleus, HOLE_PX * pixels)):
+        pieces, count = ndi.label(mask)
+        if count > 1:
+            small = np.bincount(pieces.ravel()) < least
+            small[0] = False
+            nucleus = nucleus ^ small[pieces]
+    return nucleus
 
 
 def _whole(cell: Bool) -> Bool:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from napari_dinobloom.io.canvas import Canvas, Float, edge, wobble
 from napari_dinobloom.io.cell_types import CELL_TYPES, draw_white_cell
 
+RIM_UM = 0.35
+"""How deep a red cell may reach under a white one; deeper where the canvas wants variety, as if pressed against it."""
+
 
 def add_white_cells(canvas: Canvas, wanted: int, touching: float, composition: Mapping[str, float]) -> list[str]:
     """Place and draw white cells; gives their types in the order of their numbers."""
@@ -68,20 +71,21 @@ def add_red_cells(canvas: Canvas, crowding: float) -> None:
         radius = float(rng.normal(3.75, 0.2))
         y, x = float(rng.uniform(-2, height + 2)), float(rng.uniform(-2, width + 2))
         near = np.hypot(placed[:, 0] - y, placed[:, 1] - x) / (placed[:, 2] + radius)
-        if (near < (0.78 if rng.random() < 0.25 else 0.98)).any() or _hits_white(canvas, y, x, radius):
+        deep = float(rng.uniform(0.35, 3.0)) if canvas.variety and rng.random() < 0.5 else RIM_UM
+        if (near < (0.78 if rng.random() < 0.25 else 0.98)).any() or _hits_white(canvas, y, x, radius - deep):
             continue
         placed = np.concatenate([placed, [[y, x, radius]]])
         covered += np.pi * radius**2
-        _draw_red_cell(canvas, y, x, radius)
+        draw_red_cell(canvas, y, x, radius)
 
 
 def _hits_white(canvas: Canvas, y: float, x: float, radius: float) -> bool:
-    """Tell whether a red cell would lie on a white one by more than its rim."""
+    """Tell whether a white cell comes nearer than `radius` micrometres to a point."""
     where, dy, dx = canvas.window(y, x, radius)
-    return bool(((canvas.labels[where] > 0) & (np.hypot(dy, dx) < radius - 0.35)).any())
+    return bool(((canvas.labels[where] > 0) & (np.hypot(dy, dx) < radius)).any())
 
 
-def _draw_red_cell(canvas: Canvas, y: float, x: float, radius: float) -> None:
+def draw_red_cell(canvas: Canvas, y: float, x: float, radius: float) -> None:
     """Draw a biconcave disc: thick rim, pale centre."""
     rng = canvas.rng
     where, dy, dx = canvas.window(y, x, 1.3 * radius)
@@ -93,7 +97,10 @@ def _draw_red_cell(canvas: Canvas, y: float, x: float, radius: float) -> None:
     far = np.hypot(along, across)
     limit = radius * wobble(rng, dy, dx, 0.03)
     share = far / limit
-    pallor = rng.uniform(0.35, 0.8) * np.exp(-((share / rng.uniform(0.38, 0.5)) ** 2))
+    palest = rng.uniform(0.35, 0.8)
+    if canvas.variety and rng.random() < 0.3:  # thick parts of a smear have red cells without a pale centre
+        palest = 0.1
+    pallor = palest * np.exp(-((share / rng.uniform(0.38, 0.5)) ** 2))
     thick = edge(limit - far, 0.35) * (1 - pallor) * rng.uniform(0.88, 1.1)
     colour = canvas.colour["red"]
     if canvas.variety:

@@ -190,7 +190,7 @@ def _step(name: str, outcome: Outcome, atlas: Atlas | None) -> Step:
     study, settings = outcome.study, outcome.settings
     keys = _keys(study, settings, atlas, outcome.problems)
     work: dict[str, tuple[tuple[str, ...], Callable[[], Steps[Any]]]] = {
-        "segment": ((TABLE,), lambda: segment.iter_segment_study(study, settings)),
+        "segment": ((TABLE, "masks"), lambda: segment.iter_segment_study(study, settings)),
         "crop": ((crops.FILE,), lambda: crops.iter_crop_study(study, settings)),
         "embed": ((TABLE,), lambda: embed.iter_embed_study(study, settings)),
         "map": ((TABLE,), lambda: chart.iter_map_study(study, settings)),

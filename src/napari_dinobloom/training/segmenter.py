@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from napari_dinobloom.cells import background
-from napari_dinobloom.cells.network import FLAGS, OFFSET_PX, PIXEL_UM, SegmentationNet, save_network
+from napari_dinobloom.cells.network import FLAGS, OFFSET_PX, PIXEL_UM, SegmentationNet, load_network, save_network
 from napari_dinobloom.training.smears import FULL, SUBSTANCES, Field, even_fields, paint_fields, read_bccd
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class SegmenterConfig:
     """Decay of the averaged weights, which are the ones written."""
     seed: int = 0
     """Seed of everything that is drawn."""
+    start: str = ""
+    """File of weights to go on from; empty: start anew."""
 
 
 class Crops(IterableDataset[dict[str, Tensor]]):
@@ -310,13 +312,17 @@ def loss_of(masks: Tensor, coarse: Tensor, crop: dict[str, Tensor]) -> dict[str,
 def train(config: SegmenterConfig, data: Path, out: Path, jobs: int = 2) -> Path:
     """Train and write ``segmenter.safetensors`` and ``segmenter.json``; gives the first one's path."""
     started = time.perf_counter()
-    painted = [[f, f.halved()] for f in paint_fields(range(config.painted), jobs)]
+    painted = [
+        [f, f.halved()] for f in paint_fields(range(10_000 * config.seed, 10_000 * config.seed + config.painted), jobs)
+    ]
     masks = data / "bccd" / "masks"
     real = [[f, f.halved()] for f in (read_bccd(p, masks) for p in even_fields(data))]
     log.info("%d painted and %d real fields in %.0f s", len(painted), len(real), time.perf_counter() - started)
     torch.manual_seed(config.seed)
     loader = DataLoader(Crops(painted, real, config), batch_size=config.batch, num_workers=jobs, prefetch_factor=4)
-    net = SegmentationNet().to(memory_format=torch.channels_last)
+    net = (load_network(Path(config.start)).requires_grad_(True).train() if config.start else SegmentationNet()).to(
+        memory_format=torch.channels_last
+    )
     average = torch.optim.swa_utils.AveragedModel(
         net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema), use_buffers=True
     )
@@ -358,10 +364,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of real images, with bccd/")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--steps", type=int, default=SegmenterConfig().steps)
+    parser.add_argument("--lr", type=float, default=SegmenterConfig().lr)
+    parser.add_argument("--painted", type=int, default=SegmenterConfig().painted)
+    parser.add_argument("--seed", type=int, default=SegmenterConfig().seed)
+    parser.add_argument("--start", default="", help="weights to go on from")
     parser.add_argument("--jobs", type=int, default=2, help="processes that draw crops")
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    train(SegmenterConfig(steps=chosen.steps), chosen.data, chosen.out, chosen.jobs)
+    recipe = {name: getattr(chosen, name) for name in ("steps", "lr", "painted", "seed", "start")}
+    train(SegmenterConfig(**recipe), chosen.data, chosen.out, chosen.jobs)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from PIL import Image
 from napari_dinobloom.cells import background
 from napari_dinobloom.io.canvas import STAINS, Canvas, Float, edge, wobble
 from napari_dinobloom.io.cell_types import CELL_TYPES
-from napari_dinobloom.io.painting import add_platelets, add_red_cells, add_white_cells
+from napari_dinobloom.io.painting import add_platelets, add_red_cells, add_white_cells, draw_red_cell
 
 SUBSTANCES = ("red", "nucleus", "cytoplasm", "blue", "eosin", "basophil", "grey")
 """Channels of a generated field; ``grey`` is dirt."""
@@ -123,6 +123,8 @@ def paint_field(seed: int) -> Field:
     classes = add_white_cells(canvas, wanted, rng.uniform(0, 0.85), mixture)
     smudged = np.array([0] + [name == "smudge" for name in classes], bool)
     canvas.flags[smudged[canvas.labels]] = 1
+    if rng.random() < 0.6:
+        _press_red_cells(canvas)
     add_red_cells(canvas, rng.choice([0.0, rng.uniform(0.05, 0.75)], p=[0.08, 0.92]))
     add_platelets(canvas)
     for _ in range(int(rng.poisson(1.5))):
@@ -133,6 +135,21 @@ def paint_field(seed: int) -> Field:
     amounts = np.clip(np.rint(canvas.density * FULL), 0, 255).astype(np.uint8)
     labels = canvas.labels.astype(np.int16)
     return Field(amounts, labels, canvas.nuclei > 0, _centres(labels), canvas.flags, PAINTED_UM)
+
+
+def _press_red_cells(canvas: _Palette) -> None:
+    """Lay red cells all around some of the white ones, pressed against them, as where a smear is thick."""
+    rng = canvas.rng
+    centres = _centres(canvas.labels.astype(np.int16))[1:]
+    areas = np.bincount(canvas.labels.ravel())[1:]
+    for (y, x), area in zip(centres * PAINTED_UM, areas, strict=False):
+        if not area or rng.random() < 0.5:
+            continue
+        reach = float(np.sqrt(area / np.pi)) * PAINTED_UM
+        for angle in rng.uniform(0, 2 * np.pi) + np.arange(rng.integers(1, 8)) * rng.uniform(0.7, 1.2):
+            radius = float(rng.normal(3.75, 0.3))
+            far = reach + radius * rng.uniform(0.3, 1.0)
+            draw_red_cell(canvas, float(y + far * np.sin(angle)), float(x + far * np.cos(angle)), radius)
 
 
 def _add_clump(canvas: _Palette) -> None:
