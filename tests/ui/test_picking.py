@@ -84,7 +84,7 @@ def test_the_outline_lies_around_the_cell(scene):
     assert polygon.contains_points(inside).all()
     assert not polygon.contains_points(others).any()
     session.select()
-    assert not [layer for layer in viewer.layers if tag(layer).get("role") == "selected"]
+    assert not len(shape.data)
 
 
 def test_only_one_outline_and_the_active_layer_stays(scene):

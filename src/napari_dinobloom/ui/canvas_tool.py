@@ -105,14 +105,15 @@ class CanvasTool:
             return
         tool, start, begun = self.tool, np.array(event.pos, dtype=float), self._correction.place(event.position)
         if begun is not None:
-            _lay_over(layer, begun[0])
-        yield
+            layers.lay_over(layer, begun[0])  # cell layers of several images lie in several places
         moved = False
+        yield
         while event.type == "mouse_move":
-            moved = moved or np.abs(np.array(event.pos, dtype=float) - start).max() > CLICK_RADIUS
+            moved = moved or _far(event.pos, start)
             if moved and begun is not None and tool in SHAPES:
                 self._draw(layer, tool, begun[0], begun[2], _in_pixels(begun[0], event.position))
             yield
+        moved = moved or _far(event.pos, start)
         if len(layer.data):
             layer.data = []
         if begun is None:
@@ -142,10 +143,9 @@ class CanvasTool:
         )
 
 
-def _lay_over(layer: Shapes, over: Labels) -> None:
-    """Give our layer the pixels of the cell layer `over`; cell layers of several images lie in several places."""
-    for name, value in layers.placement(over, 2).items():
-        setattr(layer, name, value)
+def _far(pos: Any, start: Point) -> bool:
+    """Whether the pointer has left the place where it was pressed, in pixels of the canvas."""
+    return bool(np.abs(np.array(pos, dtype=float) - start).max() > CLICK_RADIUS)
 
 
 def _in_pixels(layer: Labels, position: Any) -> Point:

@@ -96,6 +96,12 @@ def placement(layer: Layer, ndim: int) -> dict[str, Any]:
     return found
 
 
+def lay_over(layer: Layer, other: Layer) -> None:
+    """Put one of our layers where `other` lies, over the last axes that both have."""
+    for name, value in placement(other, layer.ndim).items():
+        setattr(layer, name, value)
+
+
 def cell_layer(
     study: Study, fields: Sequence[str], *, name: str, stack: bool, specimen: Specimen = "blood"
 ) -> LayerData:

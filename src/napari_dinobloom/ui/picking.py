@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Labels
+from napari.layers import Labels, Shapes
 
 from napari_dinobloom.io.celltable import split_cell_id
 from napari_dinobloom.ui import layers
@@ -142,27 +142,46 @@ class Picker:
         for found in map(self.shown, self._outlined):
             if found is not None:
                 paths.setdefault(found[0], []).append(outline(*found))
-        self._remove_outlines()
-        active = self._viewer.layers.selection.active
+        there = {id(getattr(layer, "__wrapped__", layer)) for layer in self._viewer.layers}
+        outlines = {tag(layer).get("over"): layer for layer in self._outlines()}
+        for over, shapes in outlines.items():
+            if over not in there:
+                self._viewer.layers.remove(shapes)
+            elif len(shapes.data):
+                shapes.data = []
         for layer, polygons in paths.items():
-            self._viewer.add_shapes(
+            shapes = outlines.get(id(layer)) or self._add_outlines(layer)
+            layers.lay_over(shapes, layer)
+            shapes.add_polygons(
                 polygons,
-                shape_type="polygon",
-                name=text("layer.selected"),
                 edge_color=OUTLINE,
                 edge_width=float(layers.outline_width(layer)),
                 face_color="transparent",
-                opacity=0.9,
-                metadata={TAG: {"role": "selected"}},
-                **layers.placement(layer, layer.ndim),
             )
-        if paths:
-            self._viewer.layers.selection.active = active
+
+    def _add_outlines(self, layer: Labels) -> Shapes:
+        """Add a layer for the outlines of selected cells of the cell layer `layer`.
+
+        It stays, empty if need be, until the picker goes: napari collects garbage whenever a layer is removed, which
+        takes longer than all the rest of a click.
+        """
+        active = self._viewer.layers.selection.active
+        mark = {"role": "selected", "over": id(layer)}
+        shapes = Shapes(ndim=layer.ndim, name=text("layer.selected"), opacity=0.9, metadata={TAG: mark})
+        layers.lay_over(shapes, layer)
+        self._viewer.add_layer(shapes)
+        self._viewer.layers.selection.active = active
+        return shapes
+
+    def _outlines(self) -> list[Shapes]:
+        """Our outline layers."""
+        found = [layer for layer in self._viewer.layers if tag(layer).get("role") == "selected"]
+        return [getattr(layer, "__wrapped__", layer) for layer in found]
 
     def _remove_outlines(self) -> None:
         """Remove our outline layers, if there are any."""
-        for layer in [layer for layer in self._viewer.layers if tag(layer).get("role") == "selected"]:
-            self._viewer.layers.remove(getattr(layer, "__wrapped__", layer))
+        for layer in self._outlines():
+            self._viewer.layers.remove(layer)
 
 
 def outline(layer: Labels, value: int) -> npt.NDArray[np.float64]:
