@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -519,7 +520,8 @@ def test_acts_are_undone_and_redone_over_sessions(study: Study) -> None:
 def test_a_study_says_whether_there_is_an_act_to_undo_or_redo(study: Study) -> None:
     study.save_cells(_cells())
     states = [(study.can_undo, study.can_redo)]
-    for act in (lambda: study.exclude("f0:00001"), study.undo, study.redo, study.undo, lambda: study.delete("f0:00002")):
+    exclude, delete = partial(study.exclude, "f0:00001"), partial(study.delete, "f0:00002")
+    for act in (exclude, study.undo, study.redo, study.undo, delete):
         act()
         states.append((study.can_undo, study.can_redo))
     assert states == [(False, False), (True, False), (False, True), (True, False), (False, True), (True, False)]

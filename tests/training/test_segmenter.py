@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dinobloom.cells.network import OFFSET_PX, SegmentationNet, empty_network, load_network
-from napari_dinobloom.training.segmenter import SegmenterConfig, loss_of, make_crop, train
+from napari_dinobloom.cells.network import OFFSET_PX, SegmentationNet, empty_network, load_network, save_network
+from napari_dinobloom.training.segmenter import SegmenterConfig, average, loss_of, make_crop, train
 from napari_dinobloom.training.smears import SUBSTANCES, Field, even_fields, paint_field
 
 
@@ -81,8 +81,6 @@ def test_the_truth_has_less_loss_than_anything_else(levels):
 
 
 def test_folding_and_writing_change_nothing_that_matters(tmp_path):
-    from napari_dinobloom.cells.network import save_network
-
     torch.manual_seed(1)
     net = SegmentationNet().train()
     for _ in range(3):
@@ -106,6 +104,19 @@ def test_a_short_training_writes_weights_that_load(tmp_path):
     load_network(path)
     about = json.loads((tmp_path / "out" / "segmenter.json").read_text(encoding="utf-8"))
     assert (about["step"], about["config"]["painted"]) == (3, 2)
+
+
+def test_the_average_of_two_networks_lies_between_them(tmp_path):
+    nets = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        nets.append(SegmentationNet())
+        save_network(nets[-1], tmp_path / f"{seed}.safetensors", {})
+        (tmp_path / f"{seed}.json").write_text("{}", encoding="utf-8")
+    path = average(tmp_path / "1.safetensors", tmp_path / "2.safetensors", tmp_path / "out")
+    a, b, mean = (load_network(p).head.weight for p in (tmp_path / "1.safetensors", tmp_path / "2.safetensors", path))
+    assert torch.allclose(mean, (a + b) / 2, atol=1e-3)
+    assert not torch.allclose(a, b, atol=1e-2)
 
 
 @pytest.mark.real_data
