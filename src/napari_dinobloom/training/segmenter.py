@@ -1,9 +1,9 @@
 """Training of the bundled segmentation network on one CPU, in well under an hour.
 
 Owns the recipe from fields to `segmenter.safetensors`; run it with
-``python -m napari_dinobloom.training.segmenter --data ../shared/data --out FOLDER``. The bundled weights are the mean of
-those after a first part and after a second that began with them: ``--steps 6000``, then ``--start FIRST --steps 2400
---lr 0.0008 --painted 160 --seed 1``, then ``--average FIRST SECOND``.
+``python -m napari_dinobloom.training.segmenter --data ../shared/data --out FOLDER``. The bundled weights are the mean
+of those after a first part and after a second that began with them: ``--steps 6000``, then ``--start FIRST --steps
+2400 --lr 0.0008 --painted 160 --seed 1``, then ``--average FIRST SECOND``.
 
 Every crop is stained and photographed anew: a generated field gets random colours for its six substances, a BCCD field
 has its purple and its red exchanged for random ones; then light, blur, hue, saturation, contrast, noise and the error
