@@ -7,11 +7,14 @@ import pytest
 
 from napari_dinobloom.cells import learned
 from napari_dinobloom.cells.background import Background
-from napari_dinobloom.cells.learned import CORE, HALO, Lattice, LearnedSegmenter, find_in
+from napari_dinobloom.cells.learned import CORE, HALO, MIRRORED, Lattice, LearnedSegmenter, find_in
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.cells.segment import segment
+from napari_dinobloom.cells.stain import Stain
 from napari_dinobloom.io.generate import generate_smear
 from napari_dinobloom.progress import drain
+
+COLOURS = Stain(0.1, 0.01, 1.0, 0.3, 2.0)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +90,15 @@ def test_blocks_are_as_few_and_small_as_may_be(size, core):
 def test_a_block_reaches_beyond_the_picture_as_its_mirror_image():
     image = np.random.default_rng(1).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     light = Background(np.full(3, 240, np.float32), np.zeros((6, 3), np.float32))
-    block = Lattice(image, light, 1.0).absorbance(0, 0)
+    block = Lattice(image, light, COLOURS, 1.0).absorbance(0, 0)
     inner = block[HALO : HALO + 90, HALO : HALO + 120]
     assert np.array_equal(inner, -np.log((image + np.float32(2)) / np.float32(242)).astype(np.float32))
-    assert np.array_equal(block[HALO - 1 :: -1], block[HALO : 2 * HALO])
-    assert np.array_equal(block[:, HALO - 1 :: -1], block[:, HALO : 2 * HALO])
+    near = slice(HALO, HALO + MIRRORED)
+    back = slice(HALO - 1, HALO - 1 - MIRRORED, -1)
+    assert np.array_equal(block[back], block[near])
+    assert np.array_equal(block[:, back], block[:, near])
+    assert not block[: HALO - MIRRORED].any()
+    assert not block[:, HALO + 120 + MIRRORED :].any()
 
 
 def test_shrinking_does_not_move_the_picture():
@@ -99,7 +106,7 @@ def test_shrinking_does_not_move_the_picture():
     ramp = np.rint(np.stack([x / 3, y / 2, np.full(x.shape, 99)], axis=-1)).astype(np.uint8)
     light = Background(np.full(3, 240, np.float32), np.zeros((6, 3), np.float32))
     for factor in (1.7, 2.5, 3.3):
-        lattice = Lattice(ramp, light, factor)
+        lattice = Lattice(ramp, light, COLOURS, factor)
         small = lattice._shrunk((20, 60), (30, 90)).astype(float)
         wanted = ((np.arange(30, 90) + 0.5) * factor - 0.5) / 3
         assert abs((small[10, :, 0] - wanted).mean()) < 0.1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells.stain import Stain, otsu
 
-VERSION = 3
+VERSION = 4
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -222,9 +222,8 @@ def cut(
     area[0] = 0
     kept = area >= PART * area.max()
     kept[0] = False
-    body = ndi.binary_fill_holes(kept[pieces])
-    free = (around == 0) | (around == number)
-    mine = body | (ndi.binary_dilation(body, structure=np.ones((3, 3)), iterations=2) & free)
+    body = ndi.binary_fill_holes(kept[pieces]) & ((around == 0) | (around == number))
+    mine = body | (ndi.binary_dilation(body, structure=np.ones((3, 3)), iterations=2) & _nearest(around, number, body))
     fine = (slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop))
     flags = 1 / (1 + np.exp(-maps.flags[:, rows, columns][:, body].mean(axis=1)))
     return Instance(
@@ -235,6 +234,19 @@ def cut(
         (2 * peak[0], 2 * peak[1]),
         np.asarray(flags, np.float32),
     )
+
+
+def _nearest(around: Ints, number: int, body: Bool) -> Bool:
+    """Coarse pixels of no cell that are nearer to this one than to any other; the first has those equally near."""
+    from scipy import ndimage as ndi
+
+    mine = ndi.distance_transform_edt(~body)
+    free = np.asarray(around == 0)
+    for others, may_tie in ((around > number, True), ((around > 0) & (around < number), False)):
+        if others.any():
+            theirs = ndi.distance_transform_edt(~others)
+            free &= mine <= theirs if may_tie else mine < theirs
+    return free
 
 
 def _nucleus(logits: Float, dye: Float, body: Bool, cell: Float, colours: Stain) -> Float:
@@ -291,7 +303,7 @@ def outline(
         coarse.append(_weights(place / 2 - 0.5, length // 2))
     mine = coarse[0] @ instance.mine @ coarse[1].T > 0.5
     nucleus = _tidy((fine[0] @ instance.nucleus @ fine[1].T > 0) & mine, factor**2) & mine
-    cell = _whole(((fine[0] @ instance.cell @ fine[1].T > 0) & mine) | nucleus)
+    cell = _whole(((fine[0] @ instance.cell @ fine[1].T > 0) & mine) | nucleus) & mine
     nucleus &= cell
     ys, xs = np.flatnonzero(cell.any(axis=1)), np.flatnonzero(cell.any(axis=0))
     if not len(ys):

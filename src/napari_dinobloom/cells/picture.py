@@ -35,6 +35,9 @@ COARSE_UM = 0.5
 COLOURLESS = 0.06
 """Difference between channels, in absorbance, that the most colourful hundredth of a stained picture exceeds."""
 
+ALIKE = 0.2
+"""Correlation of neighbouring pixels below which a picture is noise."""
+
 STAINED = 0.1
 """Mean absorbance that the densest hundredth of a picture with cells exceeds."""
 
@@ -146,6 +149,9 @@ def _unusable(thin: NDArray[np.uint8], light: background.Background) -> str:
             f"{WHERE} is dark where nothing lies ({dark:.0%} of it is nearly black): no cells were sought. Stained "
             "smears are seen in bright field; for fluorescence bring labels from another program (segmenter=FILE)."
         )
+    green = thin[..., 1].astype(np.float32) - thin[..., 1].mean()
+    if float((green[:, 1:] * green[:, :-1]).mean()) < ALIKE * float((green**2).mean()):
+        return f"{WHERE} shows nothing but noise: neighbouring pixels have nothing in common, so no cells were sought."
     density = background.absorbance(thin, light).reshape(-1, 3)
     if float(np.quantile(density.mean(axis=1), 0.995)) < STAINED:
         return f"{WHERE} is empty: nothing in it is darker than its background, so it has no cells."
