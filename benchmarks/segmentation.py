@@ -315,7 +315,7 @@ def speed(data: Path) -> Iterator[tuple[str, Record, list[Record]]]:
         ("BCCD fields, scale estimated", fields, None),
     ):
         rates = []
-        for _ in range(5):
+        for _ in range(3):
             start = time.perf_counter()
             found = sum(len(segment(image, size).table) for image in images)
             seconds = time.perf_counter() - start

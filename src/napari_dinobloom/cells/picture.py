@@ -35,6 +35,9 @@ COARSE_UM = 0.5
 COLOURLESS = 0.06
 """Difference between channels, in absorbance, that the most colourful hundredth of a stained picture exceeds."""
 
+ENOUGH_PX = 400
+"""Pixels a side that are looked at to tell whether a picture can be used."""
+
 ALIKE = 0.2
 """Correlation of neighbouring pixels below which a picture is noise."""
 
@@ -143,16 +146,20 @@ def look_over(image: Any, pixel_size_um: float | None) -> Look:
 
 def _unusable(thin: NDArray[np.uint8], light: background.Background) -> str:
     """Say why no stained cell can be seen in a picture; empty where one could."""
-    dark = float((thin.max(axis=-1) < background.DARKEST).mean())
+    step = max(1, max(thin.shape[:2]) // ENOUGH_PX)
+    some = thin[::step, ::step]
+    dark = float((some.max(axis=-1) < background.DARKEST).mean())
     if light.colour.max() < background.DARKEST or dark > DARK_SHARE:
         return (
             f"{WHERE} is dark where nothing lies ({dark:.0%} of it is nearly black): no cells were sought. Stained "
             "smears are seen in bright field; for fluorescence bring labels from another program (segmenter=FILE)."
         )
-    green = thin[..., 1].astype(np.float32) - thin[..., 1].mean()
+    y, x = (max(n // 2 - ENOUGH_PX // 4, 0) for n in thin.shape[:2])
+    green = thin[y : y + ENOUGH_PX // 2, x : x + ENOUGH_PX // 2, 1].astype(np.float32)
+    green -= green.mean()
     if float((green[:, 1:] * green[:, :-1]).mean()) < ALIKE * float((green**2).mean()):
         return f"{WHERE} shows nothing but noise: neighbouring pixels have nothing in common, so no cells were sought."
-    density = background.absorbance(thin, light).reshape(-1, 3)
+    density = background.absorbance(some, light).reshape(-1, 3)
     if float(np.quantile(density.mean(axis=1), 0.995)) < STAINED:
         return f"{WHERE} is empty: nothing in it is darker than its background, so it has no cells."
     colour = float(np.quantile(density.max(axis=1) - density.min(axis=1), 0.99))
