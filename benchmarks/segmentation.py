@@ -438,11 +438,6 @@ def main() -> None:
         if key in names:
             for name, values, _ in work(chosen.data):
                 tell(figures, name, values)
-    RESULTS.mkdir(exist_ok=True)
-    from napari_dinobloom.cells.learned import LearnedSegmenter
-
-    record = {"machine": machine(), "segmenter": LearnedSegmenter().key, "figures": figures}
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def with_mask(record: Record, data: Path) -> Record:
@@ -454,8 +449,13 @@ def with_mask(record: Record, data: Path) -> Record:
 
 
 def tell(figures: Record, name: str, values: Record) -> None:
-    """Keep and print the figures of one set."""
+    """Keep, print and write the figures of one set."""
+    from napari_dinobloom.cells.learned import LearnedSegmenter
+
     figures[name] = values
+    RESULTS.mkdir(exist_ok=True)
+    record = {"machine": machine(), "segmenter": LearnedSegmenter().key, "figures": figures}
+    (RESULTS / "segmentation.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     shown = {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
     print(f"{name}: {shown}", flush=True)
 
