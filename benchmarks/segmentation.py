@@ -346,8 +346,7 @@ def memory(data: Path) -> Iterator[tuple[str, Record, list[Record]]]:
                 for left in range(0, 20_480, 512):
                     yield band[:, left : left + 512]
 
-        tifffile.imwrite(path, strips(), shape=(20_000, 20_000, 3), dtype="uint8", tile=(512, 512), photometric="rgb",
-                         compression="jpeg", compressionargs={"level": 90})  # fmt: skip
+        tifffile.imwrite(path, strips(), shape=(20_000, 20_000, 3), dtype="uint8", tile=(512, 512), photometric="rgb")
         run = subprocess.run(
             [sys.executable, __file__, "--child", str(path)], capture_output=True, text=True, check=True
         )
