@@ -8,7 +8,6 @@ blocks and what is decided from them are the same for every tile size, so are th
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -34,6 +33,9 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "segmenter.safetensors"
 
 NETWORK_UM = 0.25
 """Micrometres per pixel that the network sees; `network.PIXEL_UM`, which this module must know without torch."""
+
+REACH_PX = int(REACH_UM / NETWORK_UM) // 2 * 2
+"""`REACH_UM` in pixels of the network, an even number."""
 
 CORE = 448
 """Largest side of a block in pixels of the network, without its rim; a multiple of 32."""
@@ -125,6 +127,7 @@ class LearnedSegmenter:
         for done, tile in enumerate(tiles):
             yield Progress(done, len(tiles), "white cells")
             parts.append(self._tile(lattice, tile, scale))
+            lattice.forget(tile)
         return _joined(parts)
 
     def _tile(self, lattice: Lattice, tile: Box, scale: Scale) -> Found:
@@ -169,7 +172,7 @@ class Lattice:
     colours: Stain
     factor: float
     device: str = "cpu"
-    _cache: OrderedDict[tuple[int, int], tuple[Half, Half]] = field(default_factory=OrderedDict)
+    _blocks: dict[tuple[int, int], tuple[Half, Half]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.parts = Parts(self.image)
@@ -196,7 +199,6 @@ class Lattice:
         for row in rows:
             for column in across:
                 self._paste(masks, coarse, box, row, column)
-        self._forget((len(rows) + 2) * (self.count[1] + 2))
         height, width = self.shape
         masks[:, max(height - y0, 0) :] = -20
         masks[:, :, max(width - x0, 0) :] = -20
@@ -207,33 +209,37 @@ class Lattice:
     def _paste(self, masks: Float, coarse: Float, box: Box, row: int, column: int) -> None:
         """Copy what a block knows of `box`."""
         place = (row, column)
-        if place not in self._cache:
-            self._cache[place] = self._compute(row, column)
-        self._cache.move_to_end(place)
+        if place not in self._blocks:
+            self._blocks[place] = self._compute(row, column)
         top, left = row * self.core[0], column * self.core[1]
         y0, x0 = max(box[0], top), max(box[1], left)
         y1, x1 = min(box[2], top + self.core[0]), min(box[3], left + self.core[1])
-        for target, source, size in ((masks, self._cache[place][0], 1), (coarse, self._cache[place][1], 2)):
+        for target, source, size in ((masks, self._blocks[place][0], 1), (coarse, self._blocks[place][1], 2)):
             target[:, (y0 - box[0]) // size : (y1 - box[0]) // size, (x0 - box[1]) // size : (x1 - box[1]) // size] = (
                 source[:, (y0 - top) // size : (y1 - top) // size, (x0 - left) // size : (x1 - left) // size]
             )
 
-    def _forget(self, keep: int) -> None:
-        """Drop the blocks that were not asked for lately."""
-        while len(self._cache) > keep:
-            self._cache.popitem(last=False)
+    def forget(self, tile: Box) -> None:
+        """Drop the blocks that no tile behind this one asks for, where tiles come row by row."""
+        bottom = tile[2] - REACH_PX
+        right = tile[3] - REACH_PX if tile[3] < self.shape[1] else tile[3] + self.core[1]
+        for row, column in list(self._blocks):
+            if (row + 1) * self.core[0] <= bottom and (column + 1) * self.core[1] <= right:
+                del self._blocks[row, column]
 
     def _compute(self, row: int, column: int) -> tuple[Half, Half]:
         """Run the network over one block; gives logits of cell and nucleus with the dye, and the coarse maps."""
         import torch
         from scipy import ndimage as ndi
 
+        from napari_dinobloom.cells.network import OFFSET_PX
+
         density = self.absorbance(row, column)
         dye = ndi.gaussian_filter(nuclear_map(density, self.colours.weight), DYE_BLUR_UM / NETWORK_UM)
         batch = torch.from_numpy(density).permute(2, 0, 1)[None].to(self.device)
         with torch.inference_mode():
             masks, coarse = _network(self.device)(batch.contiguous(memory_format=torch.channels_last))
-            coarse[:, 1:3] *= instances_scale()
+            coarse[:, 1:3] *= OFFSET_PX / 2  # in pixels of the coarse maps
         inner, half = slice(HALO, -HALO), slice(HALO // 2, -HALO // 2)
         return (
             np.concatenate([masks[0, :, inner, inner].cpu().numpy(), dye[None, inner, inner]]).astype(np.float16),
@@ -286,13 +292,6 @@ def stain_of(image: Any, light: background.Background) -> Stain:
     return estimate_stain(background.absorbance(thin[::step, ::step], light))
 
 
-def instances_scale() -> float:
-    """Coarse pixels per unit of the network's offsets."""
-    from napari_dinobloom.cells.network import OFFSET_PX
-
-    return OFFSET_PX / 2
-
-
 def _core(size: int) -> int:
     """Side of the blocks along an axis of `size` pixels: the fewest blocks, and those as small as they may be."""
     count = max(1, -(-size // CORE))
@@ -303,10 +302,9 @@ def find_in(lattice: Lattice, tile: Box, scale: Scale) -> Found:
     """Find the cells whose middle lies in a tile of the network's grid."""
     from napari_dinobloom.cells.network import FLAGS
 
-    reach = int(np.ceil(REACH_UM / NETWORK_UM)) // 2 * 2
     height, width = (n + n % 2 for n in lattice.shape)
-    y0, x0 = max(tile[0] - reach, 0), max(tile[1] - reach, 0)
-    region = (y0, x0, min(tile[2] + reach, height), min(tile[3] + reach, width))
+    y0, x0 = max(tile[0] - REACH_PX, 0), max(tile[1] - REACH_PX, 0)
+    region = (y0, x0, min(tile[2] + REACH_PX, height), min(tile[3] + REACH_PX, width))
     owned = (tile[0] - y0, tile[1] - x0, tile[2] - y0, tile[3] - x0)
     boxes, cells, nuclei, hints = [], [], [], []
     area = scale.pixel_size_um**2
@@ -316,9 +314,8 @@ def find_in(lattice: Lattice, tile: Box, scale: Scale) -> Found:
             continue
         box, cell, nucleus = drawn
         at_border = box[0] == 0 or box[1] == 0 or box[2] == lattice.full[0] or box[3] == lattice.full[1]
-        if cell.sum() * area < SMALLEST_CELL_UM2 or nucleus.sum() * area < SMALLEST_NUCLEUS_UM2 * (
-            0.5 if at_border else 1
-        ):
+        least = SMALLEST_NUCLEUS_UM2 * (0.5 if at_border else 1.0)
+        if cell.sum() * area < SMALLEST_CELL_UM2 or nucleus.sum() * area < least:
             continue
         boxes.append(box)
         cells.append(cell)

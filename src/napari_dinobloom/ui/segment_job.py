@@ -166,10 +166,11 @@ def bring(labels: Any, files: Sequence[Path], folder: Path) -> Path:
 def gather(study: Study, files: Sequence[Path], image: SmearImage, notes: Sequence[str]) -> SegmentResult:
     """Collect from a study what belongs to the pictures `files` of one image layer."""
     fields, _, problems = jobs.fields_of(study, files)
+    odd = [study.field(name).problem for name in fields if name]
     cells = None
     if any(fields):
         cells = layers.cell_layer(study, fields, name=image.name, stack=image.stack, specimen=study.specimen)
-    return SegmentResult(study, cells, problems, tuple(notes))
+    return SegmentResult(study, cells, problems, (*notes, *(note for note in odd if note)))
 
 
 def why_not_brought(labels: Labels | None, image: Image) -> str:
