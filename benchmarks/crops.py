@@ -196,16 +196,15 @@ class CentralCells:
     missing: int
 
 
-def central_cells(data: Path, count: int, given: Path | None, pixel_size_um: float | None) -> CentralCells:
-    """Segment every n-th PBC test picture at the set's pooled scale, or take a CSV with file, y0, x0, y1, x1."""
+def central_cells(data: Path, count: int) -> CentralCells:
+    """Segment every n-th PBC test picture at the set's pooled scale."""
     rows = pd.read_csv(data / "pbc.csv").query("split == 'test'").sort_values("file", ignore_index=True)
     rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
     pictures = {file: read_smear(data / file).load() for file in rows["file"]}
-    known = pd.read_csv(given).set_index("file") if given else None
-    scale = pixel_size_um or pool_scale([estimate_scale(p) for p in pictures.values()]).pixel_size_um
+    scale = pool_scale([estimate_scale(p) for p in pictures.values()]).pixel_size_um
     kept, boxes = [], []
     for file, picture in pictures.items():
-        found = known.loc[known.index == file] if known is not None else segment(picture, scale).table
+        found = segment(picture, scale).table
         place = central_cell(found, *picture.shape[:2])
         if place is not None:
             kept.append(file)
@@ -275,8 +274,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--pictures", type=int, default=500, help="PBC test pictures")
     parser.add_argument("--encoder", default="starter", help="registry name or file of weights")
-    parser.add_argument("--cells", type=Path, help="CSV with file, y0, x0, y1, x1: cells that something else found")
-    parser.add_argument("--pixel-size-um", type=float, help="scale of the PBC pictures; else from their red cells")
     parser.add_argument("--measure-memory", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure_memory:
@@ -287,7 +284,7 @@ def main() -> None:
     results = json.loads(out.read_text(encoding="utf-8")) if options.only and out.is_file() else {}
     acts: dict[str, Callable[[], dict[str, Any]]] = {"speed": speed, "memory": memory}
     if {"pbc", "interpolation"} & set(wanted):
-        cells = central_cells(options.data, options.pictures, options.cells, options.pixel_size_um)
+        cells = central_cells(options.data, options.pictures)
         encoder = load_encoder(options.encoder, device="cpu")
         acts |= {"pbc": partial(pbc, cells, encoder), "interpolation": partial(interpolation, cells, encoder)}
     command = " ".join(["python", "benchmarks/crops.py", *sys.argv[1:]])

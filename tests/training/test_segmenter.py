@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from napari_dinobloom.cells.network import OFFSET_PX, SegmentationNet, empty_network, load_network, save_network
-from napari_dinobloom.training.segmenter import SegmenterConfig, average, loss_of, make_crop, train
+from napari_dinobloom.training.segmenter import SegmenterConfig, average, loss_of, train
+from napari_dinobloom.training.smear_crops import make_crop
 from napari_dinobloom.training.smears import SUBSTANCES, Field, even_fields, paint_field
 
 
