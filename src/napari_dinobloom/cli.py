@@ -72,7 +72,7 @@ def _do(inputs: list[str], out: Path, **asked: Any) -> None:
         except LicenceError as error:
             if not (sys.stdin.isatty() and typer.confirm(f"{error.question} Do you accept?")):
                 raise
-            outcome = watch(iter_outcome(inputs, out, **asked, accept_licence=True))
+            outcome = watch(iter_outcome(inputs, out, **(asked | {"accept_licence": True})))
         code = summarise(outcome)
     raise typer.Exit(code)
 

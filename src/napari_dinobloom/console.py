@@ -106,9 +106,6 @@ def summarise(outcome: Outcome) -> int:
     same = [record for record in study.fields if record.status == "same_as"]
     for record in same:
         errors.print(f"[yellow]{escape(record.file)}[/] is the same picture as {record.problem}; counted once.")
-    for record in study.fields:
-        if record.status == "ok" and record.problem:
-            errors.print(f"[yellow]{escape(record.file)}:[/] {escape(record.problem)}")
     noted = [record for record in study.fields if record.status == "ok" and record.problem]
     for record in noted[:NOTES_SHOWN]:
         errors.print(f"[yellow]{escape(record.file)}[/]: {escape(record.problem)}")

@@ -283,3 +283,18 @@ def test_a_table_that_cannot_be_meant_is_refused(table, message):
 def test_an_empty_box_is_no_published_picture():
     with pytest.raises(ValueError, match=r"row 1.*is empty"):
         crop(PICTURE, _table((1, 1, 5, 5), (7, 7, 7, 9)), policy=CropPolicy(kind="published"))
+
+
+def test_what_a_crop_shows_of_masks_does_not_depend_on_the_order_of_others():
+    from napari_dinobloom.cells.neighbours import signatures
+    from napari_dinobloom.io.masks import FieldMasks
+
+    boxes = [(20, 20, 60, 60), (20, 200, 60, 240), (200, 20, 240, 60), (200, 60, 240, 100)]
+    masks = FieldMasks.numbered(boxes, [np.ones((40, 40), bool)] * 4, [np.zeros((40, 40), bool)] * 4)
+    table = pd.DataFrame({"label": [1, 2, 3, 4]})
+    windows = np.array([((y0 + y1) / 2, (x0 + x1) / 2, 100, 100) for y0, x0, y1, x1 in boxes])
+    before = signatures(table, masks, windows)
+    assert len(set(before)) == 4
+    assert signatures(table.iloc[1:], masks.take([1, 2, 3]), windows[1:]) == before[1:]
+    assert signatures(table.iloc[1:], masks.take([3, 1, 2]), windows[1:]) == before[1:]
+    assert signatures(table.iloc[2:3], masks.take([0, 1, 2]), windows[2:3]) != before[2:3]

@@ -211,3 +211,23 @@ def test_real_fields_have_their_cells_found(real_data):
     for name, wanted in (("BloodImage_00000", 1), ("BloodImage_00002", 1), ("BloodImage_00010", 2)):
         with Image.open(real_data / "bccd" / "images" / f"{name}.jpg") as picture:
             assert len(segment(np.asarray(picture.convert("RGB"))).table) == wanted
+
+
+def test_a_field_whose_middle_is_empty_is_no_noise():
+    smear = generate_smear(4, height=900, width=1200, n_white=0, crowding=0.0)
+    cell = generate_smear(3, height=300, width=300, n_white=2).image
+    image = np.clip(smear.image + np.random.default_rng(0).normal(0, 3, smear.image.shape), 0, 255).astype(np.uint8)
+    image[:300, :300] = cell
+    cells = segment(image, 0.1)
+    assert len(cells.table) > 0
+    assert cells.notes == ()
+
+
+def test_marks_need_no_stain_and_are_not_told_that_nothing_was_sought(tmp_path):
+    from napari_dinobloom.cells.brought import Brought
+
+    labels = np.zeros((300, 400), np.int32)
+    labels[50:150, 60:170] = 1
+    cells = segment(_unstained(1), 0.1, segmenter=Brought.from_labels(labels, name="mine"))
+    assert cells.table.area_px.tolist() == [100 * 110]
+    assert not any("sought" in note for note in cells.notes)

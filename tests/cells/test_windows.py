@@ -1,3 +1,5 @@
+import gc
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -80,3 +82,17 @@ def test_what_is_kept_of_a_lazy_picture_is_bounded(counted, monkeypatch):
     assert reads[0, 0] == 2, "seven blocks do not fit"
     picture.part(0, 600, 50, 50)
     assert reads[0, 6] == 1, "the last ones do"
+
+
+def test_blocks_go_with_their_owner_without_a_garbage_collection(counted):
+    image, _ = counted
+    parts = Parts(image)
+    parts.part(0, 0, 250, 250)
+    gone = weakref.ref(parts)
+    gc.collect()
+    gc.disable()
+    try:
+        del parts
+        assert gone() is None
+    finally:
+        gc.enable()

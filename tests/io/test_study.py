@@ -647,3 +647,14 @@ def test_a_file_that_the_disk_does_not_take_is_told_and_nothing_is_lost(study: S
     with Study.open(study.path) as again:
         assert again.cells.obs["label"].iloc[0] in ("monocyte", "ü" * 900)
     assert not list(study.path.glob(".*"))
+
+
+def test_a_new_row_stands_in_no_gate_and_gates_stay_truth_values() -> None:
+    from napari_dinobloom.io.celltable import grown
+
+    adata = _cells()
+    adata.obsm["gates"] = np.ones((adata.n_obs, 2), bool)
+    rows = adata.obs.iloc[:1].assign(cell_id="f0:00099")
+    more = grown(adata, rows)
+    assert more.obsm["gates"].dtype == bool
+    assert more.obsm["gates"].all(axis=1).tolist() == [True] * adata.n_obs + [False]

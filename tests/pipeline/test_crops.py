@@ -264,3 +264,14 @@ def test_the_command_line_hands_every_way_of_cropping_on(command: str, monkeypat
     assert seen["fov_um"] is None
     assert CliRunner().invoke(app, [command, *where, "--keep-neighbours", "--fov-um", "30"]).exit_code == 2
     assert (seen["fov_um"], seen["mask_neighbours"], seen["interpolation"]) == (30.0, False, None)
+
+
+def test_deleting_a_cell_asks_for_new_crops_where_cells_are_the_ruler(smears: Path, tmp_path: Path) -> None:
+    from napari_dinobloom.pipeline import driver
+
+    path = tmp_path / "ruler.dinobloom"
+    asked = {"until": "crop", "fov_diameters": 2.0, "pixel_size_um": 0.12}
+    drain(driver.iter_outcome(smears, path, **asked))
+    with Study.open(path) as study:
+        study.delete(study.cells.obs_names[0])
+    assert "crop" in drain(driver.iter_outcome([], path, until="crop")).seconds

@@ -1,7 +1,9 @@
 """The segmenter as a setting of a run: names, licences, and cells that go out to QuPath."""
 
 import getpass
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,3 +187,88 @@ def test_what_was_found_in_a_picture_that_is_gone_stays(draw, brought, tmp_path)
     with run([], tmp_path / "b.dinobloom", until="segment") as study:
         assert study.cells.obs.equals(before)
         assert [record.status for record in study.fields] == ["ok", "ok"]
+
+
+def test_yes_on_the_command_line_accepts_the_licence_and_runs(smears, tmp_path, cellpose, monkeypatch):
+    asked = []
+
+    def outcome(inputs, out, **settings):
+        asked.append(settings)
+        if not settings["accept_licence"]:
+            raise LicenceError("Terms.", "Accept them.")
+        raise InputError("as far as this test goes")
+        yield
+
+    monkeypatch.setattr("napari_dinobloom.pipeline.driver.iter_outcome", outcome)
+    monkeypatch.setattr("napari_dinobloom.cli.typer.confirm", lambda question: True)
+    monkeypatch.setattr("napari_dinobloom.cli.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    out = str(tmp_path / "new.dinobloom")
+    result = CliRunner().invoke(app, ["segment", str(smears), "-o", out, "--segmenter", "cellpose"])
+    assert "as far as this test goes" in result.output
+    assert [settings["accept_licence"] for settings in asked] == [None, True]
+
+
+def test_a_note_is_no_problem_and_outlasts_a_stop(smears, brought, tmp_path, monkeypatch):
+    from napari_dinobloom.pipeline import driver, segment
+
+    (brought / "field3.geojson").unlink()
+    out = tmp_path / "notes.dinobloom"
+    stored = segment._store
+    done = []
+
+    def store(study, record, *rest):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(record.id)
+        stored(study, record, *rest)
+
+    monkeypatch.setattr(segment, "_store", store)
+    asked = {"until": "segment", "segmenter": str(brought)}
+    with pytest.raises(KeyboardInterrupt):
+        drain(driver.iter_outcome(smears, out, **asked))
+    monkeypatch.setattr(segment, "_store", stored)
+    for _ in range(2):
+        outcome = drain(driver.iter_outcome(smears, out, **asked))
+        assert outcome.problems == []
+        with Study.open(out, read_only=True) as study:
+            noted = [record.id for record in study.fields if record.problem]
+            assert noted == [record.id for record in study.fields if record.file.endswith("field3.png")]
+            assert all(record.status == "ok" for record in study.fields)
+
+
+def test_the_note_of_a_field_without_marks_comes_and_goes_with_them(smears, brought, tmp_path):
+    from napari_dinobloom.pipeline import driver
+
+    (brought / "field3.geojson").unlink()
+    out = tmp_path / "turns.dinobloom"
+    for segmenter, wanted in (("learned", 0), (str(brought), 1), ("learned", 0)):
+        drain(driver.iter_outcome(smears, out, until="segment", segmenter=segmenter))
+        with Study.open(out, read_only=True) as study:
+            assert sum(bool(record.problem) for record in study.fields) == wanted
+
+
+def test_marks_inside_a_study_move_with_it(smears, brought, tmp_path):
+    from napari_dinobloom.pipeline import driver
+
+    first = tmp_path / "first.dinobloom"
+    Study.create(first).close()
+    shutil.copytree(brought, first / "brought")
+    drain(driver.iter_outcome(smears, first, until="segment", segmenter="brought"))
+    second = first.rename(tmp_path / "second.dinobloom")
+    outcome = drain(driver.iter_outcome([], second, until="segment"))
+    assert outcome.seconds == {}
+    assert (outcome.study.cells.obs["brought_class"] != "").all()
+
+
+def test_tiles_that_a_kill_left_behind_are_swept(smears, copied):
+    from napari_dinobloom.pipeline import driver, segment
+
+    with Study.open(copied, read_only=True) as study:
+        left = segment._tiles_of(study, study.fields[0])
+        masks = study.masks_path(study.fields[1].id)
+    left.mkdir()
+    masks.unlink()  # something to do
+    with Study.open(copied) as study:
+        study.forget_steps(["segment"])
+    drain(driver.iter_outcome(smears, copied, until="segment"))
+    assert not left.exists()

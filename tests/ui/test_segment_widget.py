@@ -540,8 +540,8 @@ def test_a_labels_layer_brings_its_cells(window, smear_file, fake_outcome):
     window.viewer.add_labels(drawn, name="mine")
     window.qtbot.mouseClick(window.widget.job.start, Qt.MouseButton.LeftButton)
     window.qtbot.waitUntil(lambda: window.session.job is None, timeout=60_000)
-    place = Path(fake_outcome.calls[0]["segmenter"])
-    assert place == window.study.path / "brought"
+    assert fake_outcome.calls[0]["segmenter"] == "brought"  # in the study, so that it may move
+    place = window.study.path / "brought"
     np.testing.assert_array_equal(np.load(place / f"{smear_file.stem}.npy"), drawn)
 
 
@@ -586,3 +586,43 @@ def test_closing_the_dock_leaves_the_viewer_as_it_was(opened, qtbot):
     opened.session.revision += 1
     opened.session.select()
     opened.viewer.add_image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), rgb=True)
+
+
+def test_what_is_painted_goes_with_the_study_it_belongs_to(opened, tmp_path):
+    opened.click(CENTRES[0])
+    opened.press("repaint")
+    assert opened.widget.correction.painting.active
+    opened.session.close_study()
+    assert not opened.widget.correction.painting.active
+    assert not any(tag(layer).get("role") == "tool" for layer in opened.viewer.layers)
+
+
+def test_the_form_forgets_what_another_study_was_made_with(window, make_study, tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    with make_study() as study:
+        study.update(settings={**study.settings, "segmenter": str(marks), "accepted_licence": licence_of("cellpose")})
+        path = study.path
+    form = window.widget.form
+    form.folder.setText(str(path))
+    form.remember()
+    assert form.segmenter.currentData() == str(marks)
+    form.folder.setText(str(tmp_path / "new.dinobloom"))
+    form.remember()
+    assert form.segmenter.currentData() == "learned"
+    assert form.segmenter.findData(str(marks)) < 0
+
+
+def test_the_strip_goes_on_after_a_read_that_failed(opened, monkeypatch, qtbot):
+    def fail(study, cells):
+        raise OSError("the disk is gone")
+
+    strip = opened.widget.crops
+    with monkeypatch.context() as broken:
+        broken.setattr("napari_dinobloom.ui.widgets.crop_strip.crops_of", fail)
+        broken.setattr(notification_manager, "dispatch", lambda *args: None)
+        opened.session.select(opened.living()[0])
+        qtbot.waitUntil(lambda: "the disk is gone" in strip.note.text())
+    assert strip.pictures == []
+    opened.session.select(opened.living()[1])
+    qtbot.waitUntil(lambda: len(strip.pictures) == 1)

@@ -19,6 +19,7 @@ from napari_dinobloom.cells import dyed
 from napari_dinobloom.cells.background import Background
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.cells.segmenter import Found, get_segmenter
+from napari_dinobloom.cells.stain import Stain, light_and_stain
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.annotations import ENDINGS, hash_of, matching, pictures, read_annotations, table, voc, yolo
 from napari_dinobloom.io.annotations.marks import Mark, Marks
@@ -130,6 +131,11 @@ class Brought:
             return Marks(labels=marks.labels, nuclei=inner, problems=marks.problems)
 
         return cls(name, content.hexdigest(), read, strict=True)
+
+    def tiled(self, tile: int | None, scratch: Path | None) -> Brought:
+        """Give itself: marks are read at once."""
+        del tile, scratch
+        return self
 
     def iter_find(self, image: Any, scale: Scale, *, light: Background | None = None) -> Steps[Found]:
         """Make masks of the marks.
@@ -244,10 +250,11 @@ def _iter_draw(marks: tuple[Mark, ...], image: Any, scale: Scale, name: str) -> 
         notes.append(f"{name}: {counts} left out, as their class is no white cell. Rename the class if it is one.")
     _check_cover(sum(_area(_window(mark)) for mark in wanted), image.shape[:2], name)
     cuts: list[Cut] = []
+    look = None if all(mark.cell for mark in wanted) else light_and_stain(image)
     for done, mark in enumerate(wanted):
         yield Progress(done, len(wanted), name)
         try:
-            cuts.append(_outlined(mark) if mark.cell else _boxed(mark, image, scale))
+            cuts.append(_outlined(mark) if mark.cell else _boxed(mark, image, scale, look))
         except ValueError as error:
             notes.append(f"{name}, {mark.where}: {error}. Draw it again or delete it.")
     return cuts, notes
@@ -287,11 +294,11 @@ def _outlined(mark: Mark) -> Cut:
     return box, cell, fill(mark.nucleus, box) & cell, mark.name
 
 
-def _boxed(mark: Mark, image: Any, scale: Scale) -> Cut:
+def _boxed(mark: Mark, image: Any, scale: Scale, look: tuple[Background, Stain] | None) -> Cut:
     """Cell that is seen in a box; its nucleus is left to the stain, as in all cells whose nucleus nobody marked."""
     from napari_dinobloom.cells.propose import cell_in_box
 
-    found = cell_in_box(image, mark.box, scale.pixel_size_um)
+    found = cell_in_box(image, mark.box, scale.pixel_size_um, look=look)
     if not len(found) or not found.cells[0].any():
         raise ValueError("no cell is seen in the box")
     y0, x0, y1, x1 = (int(value) for value in found.boxes[0])
@@ -300,11 +307,8 @@ def _boxed(mark: Mark, image: Any, scale: Scale) -> Cut:
 
 def _masks(cuts: list[Cut]) -> FieldMasks:
     """Masks of cells, numbered 1, 2, ..."""
-    return FieldMasks(
-        np.asarray([box for box, _, _, _ in cuts], np.int32).reshape(-1, 4),
-        np.arange(1, len(cuts) + 1, dtype=np.int32),
-        [cell for _, cell, _, _ in cuts],
-        [nucleus for _, _, nucleus, _ in cuts],
+    return FieldMasks.numbered(
+        [box for box, _, _, _ in cuts], [cell for _, cell, _, _ in cuts], [nucleus for _, _, nucleus, _ in cuts]
     )
 
 

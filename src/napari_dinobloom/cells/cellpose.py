@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata, util
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dinobloom.cells.background import thinned
 from napari_dinobloom.cells.segmenter import Found
 from napari_dinobloom.errors import InputError, LicenceError
 from napari_dinobloom.io.masks import Bitmap, FieldMasks, draw
@@ -124,6 +126,11 @@ class CellposeSegmenter:
         """Version of Cellpose, of this module, and of what finds the nuclei."""
         return f"cellpose-{VERSION}-{MODEL}-{_version()}-{self._nuclei.key}"
 
+    def tiled(self, tile: int | None, scratch: Path | None) -> CellposeSegmenter:
+        """Give itself: it reads windows of its own."""
+        del tile, scratch
+        return self
+
     def iter_find(self, image: Any, scale: Scale, *, light: Background) -> Steps[Found]:
         """Find the cells of a field; see `Segmenter.iter_find`."""
         nuclei = (yield from self._nuclei.iter_find(image, scale, light=light)).masks
@@ -137,12 +144,7 @@ class CellposeSegmenter:
             labels = self._labels(np.ascontiguousarray(image[y0:y1, x0:x1]), scale.pixel_size_um, limits)
             kernels = _drawn(nuclei, read)
             rows += _white_cells(labels, kernels, read, core, SMALLEST_NUCLEUS_UM2 / scale.pixel_size_um**2)
-        masks = FieldMasks(
-            np.asarray([row[0] for row in rows], np.int32).reshape(-1, 4),
-            np.arange(1, len(rows) + 1, dtype=np.int32),
-            [row[1] for row in rows],
-            [row[2] for row in rows],
-        )
+        masks = FieldMasks.numbered([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
         return Found(masks).sorted()
 
     def _labels(self, picture: NDArray[np.uint8], pixel_um: float, limits: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -175,8 +177,7 @@ def _load() -> Any:
 
 def _limits(image: Any) -> NDArray[np.float64]:
     """(3, 2) 1st and 99th percentile of each channel of the whole picture, so that windows are shown alike."""
-    step = max(1, max(image.shape[:2]) // _SEEN_PX)
-    limits = np.percentile(np.asarray(image[::step, ::step]), (1, 99), axis=(0, 1)).T
+    limits = np.percentile(thinned(image), (1, 99), axis=(0, 1)).T
     limits[:, 1] = np.maximum(limits[:, 1], limits[:, 0] + 1)
     return np.asarray(limits, np.float64)
 

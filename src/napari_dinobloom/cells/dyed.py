@@ -8,21 +8,18 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinobloom.cells.background import Background, absorbance, find_background
+from napari_dinobloom.cells.background import Background, absorbance, find_background, thinned
 from napari_dinobloom.cells.scale import Scale
-from napari_dinobloom.cells.stain import Stain, estimate_stain, nuclear_map, otsu
+from napari_dinobloom.cells.stain import Stain, nuclear_map, otsu, stain_of
 from napari_dinobloom.io.masks import Bitmap, FieldMasks
 
-VERSION = 1
+VERSION = 2
 
 BLUR_UM = 0.3
 """Smoothing before the level is taken."""
 
 SMALLEST_UM2 = 4.0
 """Less dye than this in a cell is a platelet on it, or granules."""
-
-_SEEN_PX = 1024
-"""Longest side of the thinned picture from which the stain is estimated."""
 
 Masks = TypeVar("Masks", bound=FieldMasks)
 
@@ -51,10 +48,8 @@ def with_nuclei(image: Any, masks: Masks, scale: Scale, light: Background | None
     """
     if all(nucleus.any() for nucleus in masks.nuclei):
         return masks
-    step = max(1, max(image.shape[:2]) // _SEEN_PX)
-    thin = np.asarray(image[::step, ::step])
-    light = find_background(thin) if light is None else light
-    colours = estimate_stain(absorbance(thin, light))
+    light = find_background(thinned(image)) if light is None else light
+    colours = stain_of(image, light)
     nuclei = [
         nucleus if nucleus.any() else _nucleus(image, box, cell, light, colours, scale.pixel_size_um)
         for box, cell, nucleus in zip(masks.boxes.tolist(), masks.cells, masks.nuclei, strict=True)

@@ -107,7 +107,8 @@ def _typical(cells: pd.DataFrame, pixel_size_um: float | None) -> float:
         return _median(area[whole])
     by_ruler = pixel_size_um is not None or ("scale_from" in cells.columns and cells["scale_from"].iloc[0] in RULERS)
     if by_ruler or not known.any():
-        return TYPICAL_UM / float(pixel_sizes(cells, pixel_size_um)[0])
+        present = cells[~_flag(cells, "deleted")]  # a cell that is gone may have an earlier scale
+        return TYPICAL_UM / float(pixel_sizes(present if len(present) else cells, pixel_size_um)[0])
     return _median(area[known])
 
 

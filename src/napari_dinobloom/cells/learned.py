@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from napari_dinobloom.cells import background, instances, stain
 from napari_dinobloom.cells.instances import REACH_UM, Maps
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.cells.segmenter import Found
-from napari_dinobloom.cells.stain import Stain, estimate_stain, nuclear_map
+from napari_dinobloom.cells.stain import Stain, nuclear_map, stain_of
 from napari_dinobloom.cells.windows import Parts, mirror
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.masks import FieldMasks, load_masks, save_masks
@@ -129,6 +129,10 @@ class LearnedSegmenter:
             parts.append(self._tile(lattice, tile, scale))
             lattice.forget(tile)
         return _joined(parts)
+
+    def tiled(self, tile: int | None, scratch: Path | None) -> LearnedSegmenter:
+        """Give the same with another tile size, if one is named, and a folder for finished tiles."""
+        return replace(self, tile=tile or self.tile, scratch=scratch)
 
     def _tile(self, lattice: Lattice, tile: Box, scale: Scale) -> Found:
         """Cells of one tile, from its file if it was finished before."""
@@ -285,13 +289,6 @@ class Lattice:
         return np.asarray(Pillow.fromarray(part).resize(small, way, box=box))
 
 
-def stain_of(image: Any, light: background.Background) -> Stain:
-    """Colours of a picture, from enough of it."""
-    thin = background.thinned(image)
-    step = max(1, max(thin.shape[:2]) // 512)
-    return estimate_stain(background.absorbance(thin[::step, ::step], light))
-
-
 def _core(size: int) -> int:
     """Side of the blocks along an axis of `size` pixels: the fewest blocks, and those as small as they may be."""
     count = max(1, -(-size // CORE))
@@ -322,18 +319,12 @@ def find_in(lattice: Lattice, tile: Box, scale: Scale) -> Found:
         nuclei.append(nucleus)
         sure = int(instance.flags.argmax())
         hints.append(FLAGS[sure] if instance.flags[sure] > 0.5 else "")
-    return Found(
-        FieldMasks(
-            np.asarray(boxes, np.int32).reshape(-1, 4), np.arange(1, len(boxes) + 1, dtype=np.int32), cells, nuclei
-        ),
-        tuple(hints),
-    )
+    return Found(FieldMasks.numbered(boxes, cells, nuclei), tuple(hints))
 
 
 def _joined(parts: list[Found]) -> Found:
     """Cells of all tiles, numbered anew."""
-    boxes = np.concatenate([p.masks.boxes for p in parts])
-    numbers = np.arange(1, len(boxes) + 1, dtype=np.int32)
     cells = [cell for p in parts for cell in p.masks.cells]
     nuclei = [nucleus for p in parts for nucleus in p.masks.nuclei]
-    return Found(FieldMasks(boxes, numbers, cells, nuclei), tuple(hint for p in parts for hint in p.hints))
+    masks = FieldMasks.numbered([box for p in parts for box in p.masks.boxes.tolist()], cells, nuclei)
+    return Found(masks, tuple(hint for p in parts for hint in p.hints))

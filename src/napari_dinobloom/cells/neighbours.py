@@ -84,8 +84,10 @@ class Neighbours:
         """Hash of all masks that are seen in a window (centre y and x, height and width), or nearly."""
         y, x, side, _ = (int(v) for v in window)
         reach = int(np.ceil(side * 0.6)) + 8
-        digest = hashlib.sha256(str(int(self._own[row])).encode())
-        for mask in self._near(y - reach, x - reach, 2 * reach, 2 * reach):
+        digest, own = hashlib.sha256(), int(self._own[row])
+        near = self._near(y - reach, x - reach, 2 * reach, 2 * reach)
+        for mask in sorted(near, key=lambda m: self._masks.boxes[m].tolist()):  # wherever they stand in the list
+            digest.update(b"own" if mask == own else b"other")
             digest.update(self._masks.boxes[mask].astype("<i4").tobytes())
             digest.update(np.packbits(self._masks.cells[mask]).tobytes())
         return digest.hexdigest()[:16]

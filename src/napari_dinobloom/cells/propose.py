@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells import background, instances
 from napari_dinobloom.cells.instances import Maps
-from napari_dinobloom.cells.learned import NETWORK_UM, SMALLEST_CELL_UM2, Lattice, stain_of
+from napari_dinobloom.cells.learned import NETWORK_UM, SMALLEST_CELL_UM2, Lattice
+from napari_dinobloom.cells.stain import Stain, light_and_stain
 from napari_dinobloom.io.masks import FieldMasks
 
 RADIUS_UM = 6.0
@@ -71,7 +72,13 @@ def cell_at(image: Any, point: tuple[float, float], pixel_size_um: float) -> Fie
     return found or _ellipse(image, (y - radius, x - radius, y + radius + 1, x + radius + 1))
 
 
-def cell_in_box(image: Any, box: tuple[float, float, float, float], pixel_size_um: float) -> FieldMasks:
+def cell_in_box(
+    image: Any,
+    box: tuple[float, float, float, float],
+    pixel_size_um: float,
+    *,
+    look: tuple[background.Background, Stain] | None = None,
+) -> FieldMasks:
     """Propose the cell in a box.
 
     Parameters
@@ -82,13 +89,15 @@ def cell_in_box(image: Any, box: tuple[float, float, float, float], pixel_size_u
         y0, x0, y1, x1 in pixels, half-open, inside the picture.
     pixel_size_um : float
         Micrometres a pixel.
+    look : (Background, Stain), optional
+        Light and colours of the picture, where they are known already.
 
     Returns
     -------
     FieldMasks
         One cell with number 1 within the box; its nucleus is empty where none is seen.
     """
-    window, lattice, maps = _look_around(image, box, pixel_size_um)
+    window, lattice, maps = _look_around(image, box, pixel_size_um, look)
     spans = []
     for low, high, start, size in zip(box[:2], box[2:], window[:2], maps.cell.shape, strict=True):
         place = (np.arange(size) + 0.5) * lattice.factor + start
@@ -104,7 +113,12 @@ def cell_in_box(image: Any, box: tuple[float, float, float, float], pixel_size_u
     return _clipped(found, box)
 
 
-def _look_around(image: Any, box: tuple[float, float, float, float], pixel_size_um: float) -> tuple[Box, Lattice, Maps]:
+def _look_around(
+    image: Any,
+    box: tuple[float, float, float, float],
+    pixel_size_um: float,
+    look: tuple[background.Background, Stain] | None = None,
+) -> tuple[Box, Lattice, Maps]:
     """Run the network around a box; gives the window in pixels of the picture, its lattice and maps."""
     margin = (instances.REACH_UM + REACH_UM) / pixel_size_um
     height, width = int(image.shape[0]), int(image.shape[1])
@@ -115,9 +129,9 @@ def _look_around(image: Any, box: tuple[float, float, float, float], pixel_size_
         min(int(np.ceil(box[3] + margin)) + 1, width),
     )
     part = np.asarray(image[window[0] : window[2], window[1] : window[3]])
-    light = background.find_background(background.thinned(image))
+    light, colours = look or light_and_stain(image)
     even = background.Background(light.colour, np.zeros_like(light.surface))
-    lattice = Lattice(part, even, stain_of(image, light), NETWORK_UM / pixel_size_um)
+    lattice = Lattice(part, even, colours, NETWORK_UM / pixel_size_um)
     rows, columns = (n + n % 2 for n in lattice.shape)
     return window, lattice, lattice.maps((0, 0, rows, columns))
 

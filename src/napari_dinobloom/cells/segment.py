@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from napari_dinobloom.cells import measures
-from napari_dinobloom.cells.learned import LearnedSegmenter
 from napari_dinobloom.cells.picture import as_picture, look_over
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.cells.segmenter import Found, Segmenter, get_segmenter
@@ -134,18 +133,19 @@ def iter_segment(
     _check_numbers(pixel_size_um, tile)
     picture = as_picture(image)
     finder = get_segmenter(segmenter) if isinstance(segmenter, str) else segmenter
-    if isinstance(finder, LearnedSegmenter) and (tile or scratch):
-        finder = replace(finder, tile=tile or finder.tile, scratch=scratch or finder.scratch)
+    if tile or scratch:
+        finder = finder.tiled(tile, scratch)
     yield Progress(0, 1, "scale")
     seen = look_over(picture, pixel_size_um)
     found = Found.none()
-    if seen.usable or finder.name.startswith("labels:"):  # marks do not need a stain
+    marked = finder.name.startswith("labels:")  # marks need no stain
+    if seen.usable or marked:
         found = yield from finder.iter_find(picture, seen.scale, light=seen.light)
     found = found.sorted()
     table = measures.measure_masks(picture, found.masks, seen.scale, light=seen.light, hints=found.hints)
     if found.classes:
         table["brought_class"] = np.asarray(found.classes, dtype=object)
-    notes = seen.notes + found.notes
+    notes = (() if marked and not seen.usable else seen.notes) + found.notes
     for note in notes:
         _log.info("%s", note)
     yield Progress(1, 1, f"{len(table)} cells")

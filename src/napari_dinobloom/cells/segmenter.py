@@ -46,7 +46,7 @@ class Found:
     @classmethod
     def none(cls) -> Found:
         """No cell at all."""
-        return cls(FieldMasks(np.zeros((0, 4), np.int32), np.zeros(0, np.int32), [], []))
+        return cls(FieldMasks.empty())
 
     def sorted(self) -> Found:
         """Give the same by y0, then x0, then the larger first, numbered 1, 2, ..."""
@@ -101,6 +101,9 @@ class Segmenter(Protocol):
             Cells with their nuclei.
         """
 
+    def tiled(self, tile: int | None, scratch: Path | None) -> Segmenter:
+        """Give the same with another tile size and a folder for finished tiles; itself where it has no tiles."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
@@ -115,11 +118,14 @@ class _Noted:
 
     @property
     def key(self) -> str:
-        return self.segmenter.key
+        return f"{self.segmenter.key}-unmarked"  # so that the note comes and goes with the marks
 
     @property
     def licence(self) -> str:
         return self.segmenter.licence
+
+    def tiled(self, tile: int | None, scratch: Path | None) -> Segmenter:
+        return replace(self, segmenter=self.segmenter.tiled(tile, scratch))
 
     def iter_find(self, image: Any, scale: Scale, *, light: Background) -> Steps[Found]:
         found = yield from self.segmenter.iter_find(image, scale, light=light)

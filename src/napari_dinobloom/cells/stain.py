@@ -8,15 +8,19 @@ both are estimated from each picture: a colour is a direction in absorbance spac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_dinobloom.cells.background import Background, absorbance, find_background, thinned
 
 VERSION = 3
 
 Float = NDArray[np.float32]
 
 _SAMPLES = 40_000
+_ENOUGH_PX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,19 @@ def estimate_stain(density: Float) -> Stain:
         weight = float(np.clip((red[0] + red[1]) / max(float(red[2]), 0.02), 0.6, 1.6))
     floor, top = _nuclear_levels(stained, red, weight)
     return Stain(foreground, noise, weight, floor, top)
+
+
+def stain_of(image: Any, light: Background) -> Stain:
+    """Colours of a picture, (Y, X, 3) uint8, NumPy or lazy, from enough of it."""
+    thin = thinned(image)
+    step = max(1, max(thin.shape[:2]) // _ENOUGH_PX)
+    return estimate_stain(absorbance(thin[::step, ::step], light))
+
+
+def light_and_stain(image: Any) -> tuple[Background, Stain]:
+    """Light and colours of a picture, (Y, X, 3) uint8, NumPy or lazy."""
+    light = find_background(thinned(image))
+    return light, stain_of(image, light)
 
 
 def _background_noise(mean: Float) -> float:

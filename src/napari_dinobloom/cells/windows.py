@@ -6,7 +6,7 @@ neighbourhood are kept for a while, so that each is decoded about once, and the 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 BLOCK = 1024
 """Smallest side of a block in pixels; smaller chunks are read together."""
 
-KEPT_BYTES = 384 * 2**20
-"""Memory for blocks: three rows of ten blocks of 2048 x 2048 pixels."""
+KEPT_BYTES = 256 * 2**20
+"""Memory for blocks: two rows of ten blocks of 2048 x 2048 pixels."""
 
 KEPT_LEAST = 4
 """Blocks that are kept however large they are: as many as meet at a corner."""
@@ -41,7 +41,8 @@ class Parts:
         if self._lazy:
             self._rows, self._columns = (_edges(image, axis) for axis in (0, 1))
             largest = int(np.diff(self._rows).max() * np.diff(self._columns).max()) * 3
-            self._block = lru_cache(maxsize=max(KEPT_LEAST, KEPT_BYTES // largest))(self._read)
+            read = partial(_read, image, self._rows, self._columns)  # not a method: no cycle, so that blocks go with us
+            self._block = lru_cache(maxsize=max(KEPT_LEAST, KEPT_BYTES // largest))(read)
 
     def order(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> Places:
         """Order in which windows around these centres are best cut: as given; of a lazy picture block after block."""
@@ -70,10 +71,12 @@ class Parts:
                 part[y0 - top : y1 - top, x0 - left : x1 - left] = block[y0 - y : y1 - y, x0 - x : x1 - x]
         return part
 
-    def _read(self, row: int, column: int) -> Image:
-        y0, y1 = self._rows[row : row + 2]
-        x0, x1 = self._columns[column : column + 2]
-        return np.asarray(self._image[int(y0) : int(y1), int(x0) : int(x1)])
+
+def _read(image: Any, rows: NDArray[np.int64], columns: NDArray[np.int64], row: int, column: int) -> Image:
+    """Read one block."""
+    y0, y1 = rows[row : row + 2]
+    x0, x1 = columns[column : column + 2]
+    return np.asarray(image[int(y0) : int(y1), int(x0) : int(x1)])
 
 
 def mirror(start: int, length: int, size: int) -> NDArray[np.int64]:

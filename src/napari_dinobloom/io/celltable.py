@@ -223,8 +223,9 @@ def grown(adata: AnnData, rows: pd.DataFrame) -> AnnData:
     x = None if adata.X is None else np.full((len(rows), adata.n_vars), np.nan, np.float32)
     fresh = anndata.AnnData(x, obs=rows[[]], var=adata.var[[]] if x is not None else None)
     for name, values in adata.obsm.items():
-        if isinstance(values, np.ndarray) and values.dtype.kind == "f":  # else concat makes float64 of float32
-            fresh.obsm[name] = np.full((len(rows), *values.shape[1:]), np.nan, values.dtype)
+        if isinstance(values, np.ndarray) and values.dtype.kind in "fb":  # else concat makes float64 of both
+            nothing = np.nan if values.dtype.kind == "f" else False
+            fresh.obsm[name] = np.full((len(rows), *values.shape[1:]), nothing, values.dtype)
     if "spatial" in adata.obsm:
         fresh.obsm["spatial"] = rows[["x", "y"]].to_numpy(adata.obsm["spatial"].dtype)
     whole = anndata.concat([adata, fresh], join="outer", merge="first", pairwise=True, fill_value=np.nan)

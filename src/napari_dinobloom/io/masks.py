@@ -68,6 +68,12 @@ class FieldMasks:
         )
 
     @classmethod
+    def numbered(cls, boxes: Sequence[Sequence[int]], cells: list[Bitmap], nuclei: list[Bitmap]) -> FieldMasks:
+        """Masks numbered 1, 2, ... in this order."""
+        numbers = np.arange(1, len(boxes) + 1, dtype=np.int32)
+        return cls(np.asarray(boxes, np.int32).reshape(-1, 4), numbers, cells, nuclei)
+
+    @classmethod
     def from_labels(
         cls, labels: NDArray[np.integer[Any]], nuclei: NDArray[np.integer[Any]], *, numbers: object = None
     ) -> FieldMasks:

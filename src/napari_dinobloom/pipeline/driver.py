@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinobloom.cells.segmenter import check_segmenter
+from napari_dinobloom.cells.segmenter import NAMES, check_segmenter
 from napari_dinobloom.errors import ImageError, InputError
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.pipeline import classify, read, segment
@@ -87,7 +87,7 @@ def _prepare(
 
     if isinstance(out, Study):
         settings = resolve(out.settings, asked)
-        _check_method(settings, until)
+        _check_method(out.path, settings, until)
         return out, settings, read.find(given, settings), False
     path = Path(out).expanduser()
     if (path / NAME).exists():
@@ -95,7 +95,7 @@ def _prepare(
         try:
             study.ensure_writable()
             settings = resolve(study.settings, asked)
-            _check_method(settings, until)
+            _check_method(path, settings, until)
             return study, settings, read.find(given, settings), True
         except BaseException:
             study.close()
@@ -104,12 +104,12 @@ def _prepare(
         raise InputError(f"{path}: there is no such study. Name the images to make it of, or an existing study.")
     settings = resolve({}, asked)
     found = read.find(given, settings)
-    _check_method(settings, until)
+    _check_method(path, settings, until)
     _check_one_opens(found)
     return Study.create(path, specimen=settings.specimen), settings, found, True
 
 
-def _check_method(settings: RunSettings, until: str) -> None:
+def _check_method(path: Path, settings: RunSettings, until: str) -> None:
     """Refuse a segmenter, an encoder or an atlas that is not there or does not fit before any work is done."""
     from napari_dinobloom.encoders.encoder import identify
     from napari_dinobloom.pipeline.crops import policy_of
@@ -119,7 +119,7 @@ def _check_method(settings: RunSettings, until: str) -> None:
     if atlas is not None and STEPS.index(until) >= STEPS.index("classify"):
         atlas.check(weights, policy_of(settings))
     if not settings.cells:
-        check_segmenter(settings.segmenter)
+        check_segmenter(settings.segmenter if settings.segmenter in NAMES else path / settings.segmenter)
 
 
 def _check_one_opens(found: read.Found) -> None:
@@ -164,8 +164,9 @@ def _steps(outcome: Outcome, atlas: Atlas | None, names: Sequence[str]) -> Steps
     """Do the steps that are missing or changed; after one that was done, all later ones."""
     study = outcome.study
     redo = False
+    found = segment.step_key(study, outcome.settings)
     for name in names:
-        step = _step(name, outcome, atlas)
+        step = _step(name, outcome, atlas, found)
         if not redo and study.step_done(name, step.key):
             yield Progress(0, 0, "nothing to do", name)
             continue
@@ -177,18 +178,19 @@ def _steps(outcome: Outcome, atlas: Atlas | None, names: Sequence[str]) -> Steps
             outcome.problems += result
             if not segment.usable(study):
                 raise InputError(_nothing(outcome.problems))
-            step = _step(name, outcome, atlas)
+            found = segment.step_key(study, outcome.settings)
+            step = _step(name, outcome, atlas, found)
         outcome.seconds[name] = time.perf_counter() - started
         study.finish_step(name, step.key, step.outputs)
     return None
 
 
-def _step(name: str, outcome: Outcome, atlas: Atlas | None) -> Step:
-    """Describe one step of a study: its key is made of the keys of the steps it rests on."""
+def _step(name: str, outcome: Outcome, atlas: Atlas | None, found: str) -> Step:
+    """Describe one step of a study: its key is made of the keys of the steps it rests on, `found` of the first."""
     from napari_dinobloom.pipeline import chart, crops, embed, results
 
     study, settings = outcome.study, outcome.settings
-    keys = _keys(study, settings, atlas, outcome.problems)
+    keys = _keys(study, settings, atlas, outcome.problems, found)
     work: dict[str, tuple[tuple[str, ...], Callable[[], Steps[Any]]]] = {
         "segment": ((TABLE, "masks"), lambda: segment.iter_segment_study(study, settings)),
         "crop": ((crops.FILE,), lambda: crops.iter_crop_study(study, settings)),
@@ -206,9 +208,9 @@ def _step(name: str, outcome: Outcome, atlas: Atlas | None) -> Step:
 
 
 def _keys(
-    study: Study, settings: RunSettings, atlas: Atlas | None, problems: Sequence[tuple[str, str]]
+    study: Study, settings: RunSettings, atlas: Atlas | None, problems: Sequence[tuple[str, str]], found: str
 ) -> dict[str, str]:
-    """Key of every step."""
+    """Key of every step; `found` is that of the segmentation."""
     from napari_dinobloom.cells import crop as cropping
     from napari_dinobloom.encoders.encoder import identify
     from napari_dinobloom.explore import duplicates, projection
@@ -216,10 +218,10 @@ def _keys(
     from napari_dinobloom.report import differential, html
 
     s = settings
-    keys = {"segment": segment.step_key(study, s)}
+    keys = {"segment": found}
     policy = policy_of(s)
     drawn: list[object] = [(cell, shape.key) for cell, shape in study.hand_shapes().items()]
-    if policy.neighbours == "mask":  # a deleted neighbour is seen again
+    if policy.neighbours == "mask" or policy.fov_diameters is not None:  # a deleted cell counts in neither
         drawn += sorted(study.hand_deleted())
     keys["crop"] = digest(keys["segment"], policy.to_dict(), cropping.VERSION, *([drawn] if drawn else []))
     keys["embed"] = digest(keys["crop"], identify(s.encoder), s.device, s.precision)

@@ -245,11 +245,12 @@ class _Field:
         """Open a field; raise before anything is done if it cannot be corrected."""
         study.ensure_writable()
         record = study.field(field_id)
-        image = study.read_field(field_id).image
+        image: Any = study.read_field(field_id).image
         if image.shape[:2] != (record.height, record.width):
             raise StudyError(f"{study.locate(record)}: has another size than when it was read. Run again first.")
-        masks = study.masks(field_id)
-        return cls(record, image, masks, _scale(study, record))
+        if record.height * record.width <= WHOLE_PX:
+            image = np.asarray(image)  # decoded once, however often it is looked at
+        return cls(record, image, study.masks(field_id), _scale(study, record))
 
     def describe(self) -> str:
         """Name and size, for messages."""

@@ -117,7 +117,7 @@ def _look(source: Source, known: FieldRecord | None, root: str, file: str, taken
             return known, reason  # what was found in it before is not lost
         return FieldRecord(id=field_id, file=file, root=root, status="failed", problem=reason), reason
     if known and known.sha256 == sha256 and known.status != "same_as":
-        return known, known.problem
+        return known, known.problem if known.status == "failed" else ""
     blank = FieldRecord(id=field_id, file=file, root=root, sha256=sha256)
     try:
         smear = read_smear(source.path)

@@ -25,7 +25,7 @@ from napari_dinobloom.cells import crop as crops
 from napari_dinobloom.cells import scale as scales
 from napari_dinobloom.cells import segment as segmentation
 from napari_dinobloom.cells.scale import Scale
-from napari_dinobloom.cells.segmenter import Segmenter, segmenters_of
+from napari_dinobloom.cells.segmenter import NAMES, Segmenter, get_segmenter, segmenters_of
 from napari_dinobloom.errors import ImageError, StudyError
 from napari_dinobloom.io.celltable import MEASURES
 from napari_dinobloom.io.masks import FieldMasks, key_of
@@ -67,12 +67,15 @@ def _segmenters(study: Study, fields: Sequence[FieldRecord], settings: RunSettin
     """What finds the cells of each field; None where the whole picture is the cell."""
     if settings.cells:
         return dict.fromkeys((r.id for r in fields), None)
+    if settings.segmenter in NAMES:
+        return dict.fromkeys((r.id for r in fields), get_segmenter(settings.segmenter, accept_licence=True))
     places = {}
     for record in fields:
         places[record.id] = Path(record.file)  # where the picture's disk is gone, what was found in it stays
         with suppress(StudyError):
-            places[record.id] = study.locate(record.id)
-    return dict(segmenters_of(settings.segmenter, places, accept_licence=True))  # `resolve` has asked
+            places[record.id] = study.locate(record)
+    marks = study.path / settings.segmenter  # what the study keeps itself is named by its place in it
+    return dict(segmenters_of(marks, places, accept_licence=True))  # `resolve` has asked
 
 
 def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[str, str]]]:
@@ -89,6 +92,8 @@ def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[
     chosen = _segmenters(study, fields, settings)
     keys = {r.id: field_key(r, settings, chosen[r.id]) for r in fields}
     todo = [r for r in fields if key_of(study.masks_path(r.id)) != keys[r.id]]
+    for left in {_tiles_of(study, r) for r in fields} - {_tiles_of(study, r) for r in todo}:
+        shutil.rmtree(left, ignore_errors=True)  # a run was killed between the last tile and the sweeping
     problems: list[tuple[str, str]] = []
     records = {record.id: record for record in study.fields}
     yield Progress(0, len(todo), "")
@@ -101,8 +106,10 @@ def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[
             yield Progress(done, len(todo), f"{record.id}: {result.message} {result.done} of {result.total}")
             continue
         else:
-            _store(study, record, result, keys[record.id])
             records[record.id] = replace(record, problem=_in_short(result.notes))
+            if records[record.id] != record:  # before the masks, with which the field is done
+                study.update(fields=list(records.values()))
+            _store(study, record, result, keys[record.id])
         done += 1
         yield Progress(done, len(todo), record.id)
     if records != {record.id: record for record in study.fields}:
@@ -151,6 +158,11 @@ def _cells_of(study: Study, record: FieldRecord, settings: RunSettings, segmente
         return error
 
 
+def _tiles_of(study: Study, record: FieldRecord) -> Path:
+    """Folder of the finished tiles of a large field."""
+    return study.path / "masks" / f"{record.id}.tiles"
+
+
 def _by_tiles(
     study: Study, record: FieldRecord, settings: RunSettings, segmenter: Segmenter | None
 ) -> Iterator[tuple[FieldRecord, Result | Progress]]:
@@ -158,7 +170,7 @@ def _by_tiles(
     if segmenter is None:
         yield record, _cells_of(study, record, settings, None)
         return
-    scratch = study.path / "masks" / f"{record.id}.tiles"
+    scratch = _tiles_of(study, record)
     finished = scratch / field_key(record, settings, segmenter)
     try:
         steps = _iter_cells(study.read_field(record.id).image, record, settings, segmenter, finished)

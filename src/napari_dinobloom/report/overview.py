@@ -172,7 +172,6 @@ def cautions(
         _unnamed(atlas),
         _failed(fields, problems),
         _noted(fields),
-        _odd(fields),
         _lost(obs),
         _far(cells, atlas),
         _few(found),
@@ -206,15 +205,6 @@ def _failed(fields: Sequence[FieldRecord], problems: Sequence[tuple[str, str]]) 
         return None
     text = "They are missing from every number below."
     return Caution("warning", f"{_number(len(items), 'input')} could not be used", text, items)
-
-
-def _odd(fields: Sequence[FieldRecord]) -> Caution | None:
-    """Fields that are used although something about them is odd."""
-    items = tuple((f.file, f.problem) for f in fields if f.status == "ok" and f.problem)
-    if not items:
-        return None
-    text = "Their cells are counted as they were found; look at the fields before you trust them."
-    return Caution("note", f"{_number(len(items), 'field')} with something odd", text, items)
 
 
 def _lost(obs: pd.DataFrame) -> Caution | None:

@@ -7,7 +7,7 @@ appear.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -98,10 +98,58 @@ def start_run(viewer: Any, session: Session, layer: Image, settings: SmearSettin
     StepsWorker or None
         None when another job is under way, which is said.
     """
-    if session.job is None and session.study is not None and Path(session.study.path) == settings.folder.resolve():
+
+    def keep(result: SmearResult) -> None:
+        session.result = result
+
+    steps = partial(iter_smear, smear_image(layer), settings)
+    return start(viewer, session, layer, settings.folder, title=text("job.run"), steps=steps, keep=keep)
+
+
+def start(
+    viewer: Any,
+    session: Session,
+    layer: Image,
+    folder: Path,
+    *,
+    title: str,
+    steps: Callable[[], Steps[Any]],
+    keep: Callable[[Any], None],
+) -> workers.StepsWorker | None:
+    """Run a job on a study in a second thread; what it found is delivered, and kept if its study is then the open one.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or its proxy
+        Gets the cell layer.
+    session : Session
+        Its job, progress, message and study are set.
+    layer : Image
+        What the job works on.
+    folder : Path
+        The study folder.
+    title : str
+        What the job does, for people.
+    steps : callable
+        Makes the generator; its result has `study`, `cells` and `problems`.
+    keep : callable
+        Gets the result.
+
+    Returns
+    -------
+    StepsWorker or None
+        None when another job is under way, which is said.
+    """
+    if session.job is None and session.study is not None and Path(session.study.path) == folder.resolve():
         session.close_study()  # else the run would find the study held by this very process
-    end = partial(_end, weakref.ref(getattr(viewer, "__wrapped__", viewer)), session, weakref.ref(layer), settings)
-    return workers.start(session, text("job.run"), iter_smear, smear_image(layer), settings, on_end=end)
+    viewer_ref, layer_ref = weakref.ref(getattr(viewer, "__wrapped__", viewer)), weakref.ref(layer)
+
+    def end(outcome: workers.Outcome[Any]) -> None:
+        deliver(viewer_ref(), session, layer_ref(), folder, outcome)
+        if outcome.result is not None and session.study is outcome.result.study:
+            keep(outcome.result)
+
+    return workers.start(session, title, steps, on_end=end)
 
 
 def iter_smear(image: SmearImage, settings: SmearSettings) -> Steps[SmearResult]:
@@ -176,19 +224,6 @@ def recount(session: Session) -> None:
     session.result = replace(
         result, differential=counts[counts["slide"].isin(slides)], summary=totals[totals["slide"].isin(slides)]
     )
-
-
-def _end(
-    viewer_ref: weakref.ref[Any],
-    session: Session,
-    layer_ref: weakref.ref[Image],
-    settings: SmearSettings,
-    outcome: workers.Outcome[SmearResult],
-) -> None:
-    """Show what a run found, on the main thread."""
-    deliver(viewer_ref(), session, layer_ref(), settings.folder, outcome)
-    if outcome.result is not None and session.study is outcome.result.study:
-        session.result = outcome.result
 
 
 def deliver(viewer: Any, session: Session, layer: Image | None, folder: Path, outcome: workers.Outcome[Any]) -> None:

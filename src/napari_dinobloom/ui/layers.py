@@ -128,7 +128,9 @@ def cell_layer(
     """
     table = cell_rows(study, fields, specimen)
     values = table.features["index"].to_numpy(dtype=np.int64)
-    mark = {"role": "cells", "study": str(study.path), "fields": tuple(fields), "boxes": table.boxes}
+    boxes = table.boxes
+    mark: dict[str, Any] = {"role": "cells", "study": str(study.path), "fields": tuple(fields)}
+    mark |= {"boxes": boxes, "width": width_of(boxes)}
     meta = {
         "name": text("layer.cells", name=name),
         "features": table.features,
@@ -300,11 +302,17 @@ def faded(features: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 
 def outline_width(layer: Labels) -> int:
-    """Width of the outlines in pixels: a thirtieth of a cell, so that the cell itself stays in sight."""
-    boxes = np.array(list(tag(layer)["boxes"].values())).reshape(-1, 4)
-    if not len(boxes):
+    """Width of the outlines of one of our cell layers, in pixels."""
+    width: int = tag(layer)["width"]
+    return width
+
+
+def width_of(boxes: Mapping[int, tuple[int, ...]]) -> int:
+    """Width of outlines in pixels: a thirtieth of a cell, so that the cell itself stays in sight."""
+    corners = np.array(list(boxes.values())).reshape(-1, 4)
+    if not len(corners):
         return 1
-    side = float(np.median(np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])))
+    side = float(np.median(np.maximum(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])))
     return max(1, round(side / 30))
 
 

@@ -46,10 +46,8 @@ class Picker:
         self._viewer = viewer
         self._session = session
         self._users = 1
-        self._outlined: list[str] = []
         viewer.mouse_drag_callbacks.append(self._on_press)
-        session.events.selected.connect(self._outline)
-        session.events.focus.connect(self._outline)
+        session.events.selected.connect(self._draw_outlines)
         session.events.revision.connect(self._draw_outlines)
 
     @classmethod
@@ -71,8 +69,7 @@ class Picker:
         _PICKERS.pop(getattr(self._viewer, "__wrapped__", self._viewer), None)
         if self._on_press in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_press)
-        self._session.events.selected.disconnect(self._outline, missing_ok=True)
-        self._session.events.focus.disconnect(self._outline, missing_ok=True)
+        self._session.events.selected.disconnect(self._draw_outlines, missing_ok=True)
         self._session.events.revision.disconnect(self._draw_outlines, missing_ok=True)
         self._remove_outlines()
 
@@ -126,20 +123,10 @@ class Picker:
         cell = layers.info(*found) if found is not None else None
         return cell.line() if cell is not None else ""
 
-    def _wanted(self) -> list[str]:
-        """Ids of the cells to be outlined: the selected ones and the one in focus."""
-        return [cell for cell in dict.fromkeys((*self._session.selected[:MOST_OUTLINES], self._session.focus)) if cell]
-
-    def _outline(self) -> None:
-        """Follow a new selection or focus; a selection changes both, and is drawn once."""
-        if self._wanted() != self._outlined:
-            self._draw_outlines()
-
     def _draw_outlines(self) -> None:
-        """Draw the outlines of the selected cells and of the one in focus, and take others away."""
-        self._outlined = self._wanted()
+        """Draw the outlines of the cells that were selected last, and take others away."""
         paths: dict[Labels, list[npt.NDArray[np.float64]]] = {}
-        for found in map(self.shown, self._outlined):
+        for found in map(self.shown, self._session.selected[-MOST_OUTLINES:]):
             if found is not None:
                 paths.setdefault(found[0], []).append(outline(*found))
         there = {id(getattr(layer, "__wrapped__", layer)) for layer in self._viewer.layers}

@@ -45,7 +45,7 @@ def update(layer: Labels, study: Study, touched: Iterable[str] = ()) -> None:
     windows = _changed(mark["boxes"], now.boxes, {layers.value_of(layer, cell) for cell in touched} - {0})
     layer.features = now.features
     layers.recolour(layer, now.names, study.palette)
-    layer.metadata = {**layer.metadata, TAG: {**mark, "boxes": now.boxes}}
+    layer.metadata = {**layer.metadata, TAG: {**mark, "boxes": now.boxes, "width": layers.width_of(now.boxes)}}
     if windows:
         _repaint(layer, study.masks(fields[0]), windows)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,10 +95,12 @@ def start_segment(viewer: Any, session: Session, layer: Image, settings: Segment
     StepsWorker or None
         None when another job is under way, which is said.
     """
-    if session.job is None and session.study is not None and Path(session.study.path) == settings.folder.resolve():
-        session.close_study()  # else the run would find the study held by this very process
-    end = partial(_end, weakref.ref(getattr(viewer, "__wrapped__", viewer)), session, weakref.ref(layer), settings)
-    return workers.start(session, text("job.segment"), iter_cells, smear_image(layer), settings, on_end=end)
+
+    def keep(result: SegmentResult) -> None:
+        session.notes = result.notes
+
+    steps = partial(iter_cells, smear_image(layer), settings)
+    return jobs.start(viewer, session, layer, settings.folder, title=text("job.segment"), steps=steps, keep=keep)
 
 
 def iter_cells(image: SmearImage, settings: SegmentSettings) -> Steps[SegmentResult]:
@@ -118,13 +119,13 @@ def iter_cells(image: SmearImage, settings: SegmentSettings) -> Steps[SegmentRes
     asked = {"pixel_size_um": settings.pixel_size_um, "segmenter": settings.segmenter, **settings.crops}
     asked["accept_licence"] = settings.accept_licence
     if settings.segmenter == "labels":
-        asked["segmenter"] = str(bring(settings.labels, files, settings.folder))
+        asked["segmenter"] = bring(settings.labels, files, settings.folder)
     outcome = yield from iter_outcome(files, settings.folder, until="crop", **asked)
     problems = [f"{name}: {problem}" for name, problem in outcome.problems]
     return gather(Study.open(outcome.study.path), files, image, problems)
 
 
-def bring(labels: Any, files: Sequence[Path], folder: Path) -> Path:
+def bring(labels: Any, files: Sequence[Path], folder: Path) -> str:
     """Store labels that the user brought in the study, where the segmentation finds them by the names of the images.
 
     Parameters
@@ -138,8 +139,8 @@ def bring(labels: Any, files: Sequence[Path], folder: Path) -> Path:
 
     Returns
     -------
-    Path
-        Folder of the label pictures.
+    str
+        Folder of the label pictures, by its place in the study.
 
     Raises
     ------
@@ -160,17 +161,16 @@ def bring(labels: Any, files: Sequence[Path], folder: Path) -> Path:
             path = place / f"{stem_of(file.name)}.npy"
             with disk_errors(path), replacing(path) as part, part.open("wb") as handle:
                 np.save(handle, np.asarray(plane), allow_pickle=False)
-    return place
+    return BROUGHT
 
 
 def gather(study: Study, files: Sequence[Path], image: SmearImage, notes: Sequence[str]) -> SegmentResult:
     """Collect from a study what belongs to the pictures `files` of one image layer."""
     fields, _, problems = jobs.fields_of(study, files)
-    odd = [study.field(name).problem for name in fields if name]
     cells = None
     if any(fields):
         cells = layers.cell_layer(study, fields, name=image.name, stack=image.stack, specimen=study.specimen)
-    return SegmentResult(study, cells, problems, (*notes, *(note for note in odd if note)))
+    return SegmentResult(study, cells, problems, tuple(notes))
 
 
 def why_not_brought(labels: Labels | None, image: Image) -> str:
@@ -183,16 +183,3 @@ def why_not_brought(labels: Labels | None, image: Image) -> str:
         size = " × ".join(map(str, found)), " × ".join(map(str, wanted))
         return text("segment.why.size", name=labels.name, found=size[0], wanted=size[1])
     return ""
-
-
-def _end(
-    viewer_ref: weakref.ref[Any],
-    session: Session,
-    layer_ref: weakref.ref[Image],
-    settings: SegmentSettings,
-    outcome: workers.Outcome[SegmentResult],
-) -> None:
-    """Show what was found, on the main thread."""
-    if outcome.result is not None:
-        session.notes = outcome.result.notes
-    jobs.deliver(viewer_ref(), session, layer_ref(), settings.folder, outcome)

@@ -103,6 +103,7 @@ class Session(EventedModel):
             return
         self.select()
         self.hover = ""
+        self.notes = ()
         self.study = None
         _close(study)
 

@@ -118,6 +118,10 @@ class CorrectionPanel(QWidget):
                 signal.disconnect(self.refresh, missing_ok=True)
         for emitter in (there.inserted, there.removed):
             (emitter.connect if on else emitter.disconnect)(self.refresh)
+        if on:
+            here.study.connect(self.painting.discard)  # what is painted belongs to the study that was open
+        else:
+            here.study.disconnect(self.painting.discard, missing_ok=True)
 
     def detach(self) -> None:
         """Put tools down and stop listening to session and viewer, which live on."""

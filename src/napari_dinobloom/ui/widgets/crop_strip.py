@@ -78,7 +78,12 @@ class CropStrip(QWidget):
             return  # the worker under way asks again when it sees that something else is wanted
         self._worker = create_worker(crops_of, study, chosen)
         self._worker.returned.connect(self._show)
+        self._worker.errored.connect(self._fail)
         self._worker.start()
+
+    def _fail(self, error: Exception) -> None:
+        """Say that the crops could not be read; the next selection is tried again."""
+        self._show((self._asked, np.zeros((0, 1, 1, 3), np.uint8), str(error)))
 
     def _show(self, found: Crops) -> None:
         """Show what was read, if it is still wanted."""

@@ -112,6 +112,8 @@ class SegmentForm(SmearForm):
     def remember(self) -> None:
         """Show what the study in the chosen folder was made with, so that going on with it changes nothing."""
         self._accepted = ""
+        self._offer("")
+        self._on_segmenter()
         if not self.folder.text().strip() or not (self.study_folder / "study.json").is_file():
             return
         try:
@@ -132,10 +134,12 @@ class SegmentForm(SmearForm):
         self.blank.setChecked(bool(known.get("mask_neighbours", False)))
 
     def _offer(self, segmenter: str) -> None:
-        """Offer the place of marked cells that a study was made with, too."""
+        """Offer the place of marked cells that a study was made with, too; that of another study goes."""
+        if self.segmenter.currentIndex() >= len(SEGMENTERS):
+            self.segmenter.setCurrentIndex(0)
         while self.segmenter.count() > len(SEGMENTERS):
             self.segmenter.removeItem(len(SEGMENTERS))
-        if segmenter and segmenter not in SEGMENTERS and Path(segmenter).exists():
+        if segmenter and segmenter not in SEGMENTERS and (self.study_folder / segmenter).exists():
             self.segmenter.addItem(text("segment.segmenter.kept", name=Path(segmenter).name), segmenter)
 
     def _on_segmenter(self) -> None:
