@@ -54,7 +54,7 @@ for name in {WINDOWS}:
 import napari_dinobloom
 names = [m.name for m in pkgutil.walk_packages(napari_dinobloom.__path__, "napari_dinobloom.")]
 names = [n for n in names if ".ui" not in n and not n.endswith("__main__")]
-late = [n for n in names if ".training" in n or ".encoders.vit" in n or n.endswith(".cells.network")]
+late = [n for n in names if ".training" in n or ".encoders.networks" in n or n.endswith(".cells.network")]
 for name in (n for n in names if n not in late):
     importlib.import_module(name)
 print(*sys.modules)

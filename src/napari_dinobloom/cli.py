@@ -262,7 +262,8 @@ def atlas_build(
     """Make an atlas of labelled pictures, which go through the same segmentation and crop as a smear."""
     with mendable():
         from napari_dinobloom.cells.crop import CropPolicy
-        from napari_dinobloom.encoders.encoder import identify, load_encoder
+        from napari_dinobloom.encoders.encoder import load_encoder
+        from napari_dinobloom.encoders.library import identify
         from napari_dinobloom.encoders.splits import held_out
         from napari_dinobloom.predict.atlas_build import iter_build_atlas
         from napari_dinobloom.predict.pictures import read_labelled
@@ -313,7 +314,7 @@ def _about(atlas: Any) -> str:
 def weights_list() -> None:
     """List the encoders that are known, and whether their weights are on this machine."""
     with mendable():
-        from napari_dinobloom.encoders.encoder import identify
+        from napari_dinobloom.encoders.library import identify
         from napari_dinobloom.encoders.registry import REGISTRY
         from napari_dinobloom.errors import EncoderError
 

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from napari_dinobloom.encoders import encoder as module
 from napari_dinobloom.encoders import registry
 from napari_dinobloom.encoders.architecture import ARCHITECTURES
-from napari_dinobloom.encoders.encoder import COMPUTE_BATCH, Encoder, identify, load_encoder
+from napari_dinobloom.encoders.encoder import COMPUTE_BATCH, Encoder, load_encoder
+from napari_dinobloom.encoders.library import identify
 from napari_dinobloom.encoders.registry import WeightSource, vit_spec
 from napari_dinobloom.errors import EncoderError
 from napari_dinobloom.progress import drain

@@ -10,7 +10,7 @@ import pytest
 
 from napari_dinobloom.cells import crop, segment
 from napari_dinobloom.cells.learned import LearnedSegmenter
-from napari_dinobloom.encoders.encoder import identify
+from napari_dinobloom.encoders.library import identify
 from napari_dinobloom.pipeline.crops import policy_of
 from napari_dinobloom.pipeline.settings import RunSettings
 from napari_dinobloom.predict.atlas import Atlas

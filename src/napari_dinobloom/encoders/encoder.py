@@ -7,19 +7,17 @@ run continues with the same numbers.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_dinobloom.encoders.checkpoint import Checkpoint, file_hash, read_checkpoint
-from napari_dinobloom.encoders.registry import EncoderSpec, PositionRule, WeightSource, find, vit_spec
+from napari_dinobloom.encoders.build import Loaded, load_backbone
+from napari_dinobloom.encoders.device import Precision, resolve_device, resolve_precision
+from napari_dinobloom.encoders.registry import EncoderSpec, PositionRule
 from napari_dinobloom.errors import EncoderError
 from napari_dinobloom.progress import Progress, Steps, drain
 
@@ -27,32 +25,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from napari_dinobloom.encoders.vit import VisionTransformer
+    from napari_dinobloom.encoders.networks.backbone import Backbone
 
-Precision = Literal["float32", "bf16"]
 Float32 = npt.NDArray[np.float32]
-
-CACHE_VARIABLE = "NAPARI_DINOBLOOM_CACHE"
 
 COMPUTE_BATCH = {"cpu": 4, "mps": 64, "cuda": 64}
 """Pictures per forward pass. On a CPU a few fit its cache, and more are slower; measured on two cores with
 ViT-Tiny: 70 pictures a second in fours, 22 in batches of 64."""
-
-FROM_FILE = "A file given by path."
-
-
-def cache_folder() -> Path:
-    """Give the folder where downloaded weights lie.
-
-    Returns
-    -------
-    Path
-        The environment's NAPARI_DINOBLOOM_CACHE, else the system's cache folder for napari-dinobloom.
-    """
-    import pooch
-
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path(pooch.os_cache("napari-dinobloom"))
 
 
 def load_encoder(
@@ -68,7 +47,7 @@ def load_encoder(
     ----------
     name : str or Path
         "starter" (bundled), a published name such as "DinoBloom-S", whose file is looked for in
-        `cache_folder`, or the path of a checkpoint in any of the known shapes.
+        `library.cache_folder`, or the path of a checkpoint in any of the known shapes.
     device : str, default: "auto"
         "auto" takes CUDA, else Apple's MPS, else the CPU; or a torch device such as "cuda:1".
     precision : {"auto", "float32", "bf16"}, default: "auto"
@@ -87,141 +66,20 @@ def load_encoder(
         Unknown name, file not there (the message says where it is published and where to put it),
         hash other than the published one, or anything that `read_checkpoint` finds wrong.
     """
-    path, spec, source = _resolve(name)
-    chosen = _device(device)
-    number = _precision(precision, chosen)
-    checkpoint = read_checkpoint(path)
-    if source is not None and source.sha256 is not None and checkpoint.sha256 != source.sha256:
-        raise EncoderError(
-            f"{path}: its sha256 is {checkpoint.sha256}, but {spec.name if spec else name} is published as "
-            f"{source.sha256}. The file is damaged or another one; fetch it again from {source.url or 'the package'}."
-        )
-    if spec is None:
-        spec = vit_spec(path.stem, checkpoint.architecture.name, licence="unknown", note=FROM_FILE)
-    if checkpoint.architecture != spec.architecture:
-        raise EncoderError(
-            f"{path}: holds architecture {checkpoint.architecture.name}, but {spec.name} is {spec.architecture.name}."
-        )
-    model, mask_token = _build(checkpoint, spec, positions or spec.positions, chosen, number)
-    return Encoder(spec, checkpoint.sha256, model, mask_token, str(chosen), number)
+    chosen = resolve_device(device)
+    number = resolve_precision(precision, chosen)
+    loaded = load_backbone(name, positions)
+    model, mask_token = _moved(loaded, chosen, number)
+    return Encoder(loaded.spec, loaded.sha256, model, mask_token, str(chosen), number)
 
 
-def identify(name: str | Path) -> str:
-    """Give the sha256 of the weights that `load_encoder` would load, without loading torch.
-
-    Parameters
-    ----------
-    name : str or Path
-        As for `load_encoder`.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits: the published hash where one is known (loading checks it), else the file's.
-
-    Raises
-    ------
-    EncoderError
-        Unknown name, or the file is not there.
-    """
-    path, _, source = _resolve(name)
-    return source.sha256 if source is not None and source.sha256 is not None else file_hash(path)
-
-
-def _resolve(name: str | Path) -> tuple[Path, EncoderSpec | None, WeightSource | None]:
-    """Find the file of an encoder, and its registry entry where it was asked for by name."""
-    path = Path(name).expanduser()
-    if isinstance(name, Path) or path.suffix in {".pth", ".pt", ".bin", ".safetensors"} or path.is_file():
-        if not path.is_file():
-            raise EncoderError(f"{path}: there is no such file. Give the path of a file of weights.")
-        return path, None, None
-    spec = find(str(name))
-    for source in spec.sources:
-        found = _bundled(source) if not source.url else cache_folder() / source.file
-        if found.is_file():
-            return found, spec, source if source.url else _pinned(found, source)
-    raise EncoderError(_not_here(spec))
-
-
-def _bundled(source: WeightSource) -> Path:
-    return Path(str(resources.files("napari_dinobloom") / "weights" / source.file))
-
-
-def _pinned(path: Path, source: WeightSource) -> WeightSource:
-    """Add the hash that the package's model card states for a bundled file."""
-    card = path.with_suffix(".json")
-    try:
-        stated = json.loads(card.read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(f"{card}: the model card with the sha256 is missing or damaged. Install again.") from error
-    return replace(source, sha256=str(stated))
-
-
-def _not_here(spec: EncoderSpec) -> str:
-    places = [source for source in spec.sources if source.url]
-    if not places:
-        return f"The weights of {spec.name!r} are missing from the package. Install napari-dinobloom again."
-    offers = "\n".join(f"  {source.url}  ->  {source.file}" for source in places)
-    return (
-        f"The weights of {spec.name!r} are not on this machine. Put one of these files, under the name on the "
-        f"right, into {cache_folder()} (the environment variable {CACHE_VARIABLE} chooses another folder), "
-        f"or pass the path of the file:\n{offers}"
-    )
-
-
-def _device(wanted: str) -> torch.device:
+def _moved(loaded: Loaded, device: torch.device, precision: Precision) -> tuple[Backbone, Tensor | None]:
+    """Bring a network to its device and number format."""
     import torch
 
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise EncoderError(f"Device {wanted!r} is unknown. Give auto, cpu, cuda, cuda:1 or mps.") from error
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here.get(device.type, False):
-        raise EncoderError(f"Device {wanted!r} is not available on this machine. Give auto or cpu.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise EncoderError(f"Device {wanted!r}: this machine has {torch.cuda.device_count()} CUDA devices.")
-    return device
-
-
-def _precision(wanted: str, device: torch.device) -> Precision:
-    import torch
-
-    if wanted not in ("auto", "float32", "bf16"):
-        raise EncoderError(f"Precision {wanted!r} is unknown. Give auto, float32 or bf16.")
-    if wanted == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    return "bf16" if wanted == "bf16" else "float32"
-
-
-def _build(
-    checkpoint: Checkpoint, spec: EncoderSpec, rule: PositionRule | None, device: torch.device, precision: Precision
-) -> tuple[VisionTransformer, Tensor | None]:
-    """Make the model on its device, with the checkpoint's weights in it."""
-    import torch
-
-    from napari_dinobloom.encoders.positions import resample_positions
-    from napari_dinobloom.encoders.vit import VisionTransformer
-
-    state = dict(checkpoint.state)
-    if checkpoint.grid != spec.grid:
-        if rule is None:
-            pixels = checkpoint.grid * spec.patch_size
-            raise EncoderError(
-                f"{checkpoint.path}: its position embeddings are those of {pixels} px pictures, {spec.input_size} px "
-                "are used here. Pass positions='hub' (as DINOv2 runs at another size) or 'training'."
-            )
-        state["pos_embed"] = resample_positions(state["pos_embed"], spec.grid, rule)
-    with torch.device("meta"):
-        model = VisionTransformer(spec.architecture, spec.grid)
-    model.load_state_dict(state, strict=True, assign=True)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model = model.to(device=device, dtype=dtype).requires_grad_(False).eval()
-    mask_token = checkpoint.mask_token
+    mask_token = loaded.mask_token
+    model = loaded.backbone.to(device=device, dtype=dtype)
     return model, None if mask_token is None else mask_token.to(device=device, dtype=dtype)
 
 
@@ -235,7 +93,7 @@ class Encoder:
         What the encoder is and how pictures are prepared for it.
     sha256 : str
         Hexadecimal hash of the file of weights.
-    model : VisionTransformer
+    model : Backbone
         The network, on its device.
     mask_token : Tensor or None
         (1, D) where the checkpoint had one.
@@ -247,7 +105,7 @@ class Encoder:
 
     spec: EncoderSpec
     sha256: str
-    model: VisionTransformer
+    model: Backbone
     mask_token: Tensor | None
     device: str
     precision: Precision

@@ -111,7 +111,7 @@ def _prepare(
 
 def _check_method(path: Path, settings: RunSettings, until: str) -> None:
     """Refuse a segmenter, an encoder or an atlas that is not there or does not fit before any work is done."""
-    from napari_dinobloom.encoders.encoder import identify
+    from napari_dinobloom.encoders.library import identify
     from napari_dinobloom.pipeline.crops import policy_of
 
     weights = classify.Weights(settings.encoder, identify(settings.encoder))
@@ -212,7 +212,7 @@ def _keys(
 ) -> dict[str, str]:
     """Key of every step; `found` is that of the segmentation."""
     from napari_dinobloom.cells import crop as cropping
-    from napari_dinobloom.encoders.encoder import identify
+    from napari_dinobloom.encoders.library import identify
     from napari_dinobloom.explore import duplicates, projection
     from napari_dinobloom.pipeline.crops import policy_of
     from napari_dinobloom.report import differential, html

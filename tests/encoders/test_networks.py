@@ -6,7 +6,7 @@ from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 
 from napari_dinobloom.encoders.architecture import Architecture
-from napari_dinobloom.encoders.vit import VisionTransformer
+from napari_dinobloom.encoders.networks.vit import VisionTransformer
 
 GELU = Architecture("gelu", 64, 3, 2, 256)
 PLAIN = Architecture("plain", 64, 3, 2, 256, layer_scale=False)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_dinobloom.encoders.architecture import Architecture
+from napari_dinobloom.encoders.networks.backbone import Backbone
 
 EPS = 1e-6
 """LayerNorm epsilon of DINOv2."""
@@ -101,7 +102,7 @@ class PatchEmbed(nn.Module):
         return out.flatten(2).transpose(1, 2)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Backbone):
     """A DINOv2-style vision transformer without registers.
 
     Parameters
@@ -115,7 +116,8 @@ class VisionTransformer(nn.Module):
     def __init__(self, arch: Architecture, grid: int = 16) -> None:
         super().__init__()
         self.arch = arch
-        self.grid = grid
+        self.dim = arch.dim
+        self.grid: int = grid
         self.patch_embed = PatchEmbed(arch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, arch.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid + 1, arch.dim))
@@ -147,3 +149,7 @@ class VisionTransformer(nn.Module):
             x_BND = block(x_BND)
         out: Tensor = self.norm(x_BND)
         return out
+
+    def pooled(self, x_BCYX: Tensor) -> Tensor:
+        """Compute the class token after the final LayerNorm, (B, D)."""
+        return self.forward(x_BCYX)[:, 0]

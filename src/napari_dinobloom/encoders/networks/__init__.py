@@ -1,0 +1,1 @@
+"""The networks that embed: modules of torch, imported only where one is built."""
