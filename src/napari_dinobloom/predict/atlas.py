@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, unnamed_by
 from napari_dinobloom.errors import AtlasError
+from napari_dinobloom.io.tensors import read_tensors, write_tensors
 from napari_dinobloom.predict.abstention import below, calibrate
-from napari_dinobloom.predict.files import read_tensors, write_tensors
 from napari_dinobloom.predict.knn import KnnClassifier, finite_rows
 
 if TYPE_CHECKING:

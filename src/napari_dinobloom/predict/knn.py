@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
 from napari_dinobloom.errors import AtlasError
-from napari_dinobloom.predict.files import read_tensors, write_tensors
+from napari_dinobloom.io.tensors import read_tensors, write_tensors
 
 Metric = Literal["euclidean", "cosine"]
 Weights = Literal["uniform", "distance"]

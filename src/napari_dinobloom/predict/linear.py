@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_dinobloom.errors import DinoBloomError
-from napari_dinobloom.predict.files import read_tensors, write_tensors
+from napari_dinobloom.io.tensors import read_tensors, write_tensors
 
 _KIND = "linear-probe"
 

@@ -1,4 +1,4 @@
-"""The one file format of what predicts: safetensors with one JSON document in the header. No pickle."""
+"""The one file format of what was learned from cells: safetensors with one JSON document in the header. No pickle."""
 
 from __future__ import annotations
 
