@@ -29,4 +29,4 @@ def test_other_sizes_are_none_and_described() -> None:
     fewer = {key: shape for key, shape in shapes.items() if not key.startswith("blocks.11.")}
     assert infer(fewer) is None
     assert infer({}) is None
-    assert describe(fewer) == "dimension 384, 11 blocks, feed-forward width 1536"
+    assert describe(fewer) == "dimension 384, 11 blocks, feed-forward width 1536, patches of 14 px"

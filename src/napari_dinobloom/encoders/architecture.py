@@ -1,4 +1,4 @@
-"""Sizes of the vision transformers that the project knows, and the tensors that each consists of."""
+"""Sizes of the vision transformers that the project knows, the tensors of each, and names for other networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Architecture:
     Attributes
     ----------
     name : str
-        "tiny", "S", "B", "L" or "G".
+        "tiny", "S", "B", "L", "G" or "B/16".
     dim : int
         Length D of a token and of the embedding.
     depth : int
@@ -87,18 +87,34 @@ class Architecture:
         return total
 
 
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network that is known by its name alone: its module in `encoders.networks` says which tensors it has.
+
+    Attributes
+    ----------
+    name : str
+        "ResNet-50", "ResNet-50-stage3", "CTransPath", or "timm:" and the name of a model of timm.
+    """
+
+    name: str
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "tiny": Architecture("tiny", 192, 12, 3, 768, layer_scale=False),
     "S": Architecture("S", 384, 12, 6, 1536),
     "B": Architecture("B", 768, 12, 12, 3072),
     "L": Architecture("L", 1024, 24, 16, 4096),
     "G": Architecture("G", 1536, 40, 24, 4096, swiglu=True),
+    "B/16": Architecture("B/16", 768, 12, 12, 3072, layer_scale=False, patch_size=16),
 }
-"""By name. S, B, L and G are those of DINOv2 and DinoBloom (Oquab et al. 2023, Koch et al. 2024)."""
+"""By name. S, B, L and G are those of DINOv2 and DinoBloom (Oquab et al. 2023, Koch et al. 2024), B/16 is the
+ViT-Base of iBOT and Phikon. All normalise with LayerNorm's epsilon 1e-6, Phikon since its authors mended its
+config.json (huggingface.co/owkin/phikon, discussion 1)."""
 
 
 def infer(shapes: Mapping[str, Shape]) -> Architecture | None:
-    """Find the architecture that a checkpoint's dimension, depth and feed-forward width belong to.
+    """Find the architecture that a checkpoint's dimension, depth, feed-forward width and patch size belong to.
 
     Parameters
     ----------
@@ -114,9 +130,11 @@ def infer(shapes: Mapping[str, Shape]) -> Architecture | None:
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
     first = shapes.get("blocks.0.mlp.fc1.weight", (0,))[0]
     second = shapes.get("blocks.0.mlp.fc2.weight", (0, 0))[-1]
+    patch = shapes.get("patch_embed.proj.weight", (0,))[-1]
     for known in ARCHITECTURES.values():
         wide = known.hidden * (2 if known.swiglu else 1)
-        if (token[-1:], depth, first, second) == ((known.dim,), known.depth, wide, known.hidden):
+        sizes = ((known.dim,), known.depth, wide, known.hidden, known.patch_size)
+        if (token[-1:], depth, first, second, patch) == sizes:
             return known
     return None
 
@@ -126,4 +144,5 @@ def describe(shapes: Mapping[str, Shape]) -> str:
     dim = shapes.get("cls_token", (0,))[-1]
     depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
     hidden = shapes.get("blocks.0.mlp.fc2.weight", (0,))[-1]
-    return f"dimension {dim}, {depth} blocks, feed-forward width {hidden}"
+    patch = shapes.get("patch_embed.proj.weight", (0,))[-1]
+    return f"dimension {dim}, {depth} blocks, feed-forward width {hidden}, patches of {patch} px"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dinobloom.encoders.checkpoint import Checkpoint, read_checkpoint
-from napari_dinobloom.encoders.library import locate
-from napari_dinobloom.encoders.registry import EncoderSpec, PositionRule, vit_spec
+from napari_dinobloom.encoders.library import checked_hash, locate
+from napari_dinobloom.encoders.registry import EncoderSpec, PositionRule, spec_of
 from napari_dinobloom.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Loaded:
         The network, float32, on the CPU, for inference.
     mask_token : Tensor or None
         (1, D) where the checkpoint had one.
-    positions : {"hub", "training"} or None
+    positions : {"hub", "training", "timm"} or None
         Rule by which position embeddings were resampled; None where they fitted.
     """
 
@@ -62,41 +62,32 @@ def load_backbone(name: str | Path, positions: PositionRule | None = None) -> Lo
         As for `encoder.load_encoder`.
     """
     located = locate(name)
-    path, spec, source = located.path, located.spec, located.source
-    checkpoint = read_checkpoint(path)
-    if source is not None and source.sha256 is not None and checkpoint.sha256 != source.sha256:
-        raise EncoderError(
-            f"{path}: its sha256 is {checkpoint.sha256}, but {spec.name if spec else name} is published as "
-            f"{source.sha256}. The file is damaged or another one; fetch it again from {source.url or 'the package'}."
-        )
-    if spec is None:
-        spec = vit_spec(path.stem, checkpoint.architecture.name, licence="unknown", note=FROM_FILE)
+    sha256 = checked_hash(located)
+    checkpoint = read_checkpoint(located.path, None if located.spec is None else located.spec.architecture)
+    spec = located.spec or spec_of(checkpoint.architecture, located.path.stem, note=FROM_FILE)
     if checkpoint.architecture != spec.architecture:
         raise EncoderError(
-            f"{path}: holds architecture {checkpoint.architecture.name}, but {spec.name} is {spec.architecture.name}."
+            f"{checkpoint.path}: holds architecture {checkpoint.architecture.name}, but {spec.name} is "
+            f"{spec.architecture.name}."
         )
-    return _build(checkpoint, spec, positions or spec.positions)
+    return _build(checkpoint, spec, sha256, positions or spec.positions)
 
 
-def _build(checkpoint: Checkpoint, spec: EncoderSpec, rule: PositionRule | None) -> Loaded:
+def _build(checkpoint: Checkpoint, spec: EncoderSpec, sha256: str, rule: PositionRule | None) -> Loaded:
     """Make the network with the checkpoint's weights in it."""
-    import torch
-
-    from napari_dinobloom.encoders.networks.vit import VisionTransformer
+    from napari_dinobloom.encoders.networks.make import empty
     from napari_dinobloom.encoders.positions import resample_positions
 
-    state = dict(checkpoint.state)
-    fits = checkpoint.grid == spec.grid
-    if not fits:
+    state, used = dict(checkpoint.state), None
+    if checkpoint.grid is not None and spec.grid is not None and checkpoint.grid != spec.grid:
         if rule is None:
-            pixels = checkpoint.grid * spec.patch_size
+            pixels = checkpoint.grid * (spec.patch_size or 1)
             raise EncoderError(
                 f"{checkpoint.path}: its position embeddings are those of {pixels} px pictures, {spec.input_size} px "
-                "are used here. Pass positions='hub' (as DINOv2 runs at another size) or 'training'."
+                "are used here. Pass positions='hub' (as DINOv2 runs at another size), 'training' or 'timm'."
             )
-        state["pos_embed"] = resample_positions(state["pos_embed"], spec.grid, rule)
-    with torch.device("meta"):
-        model = VisionTransformer(spec.architecture, spec.grid)
-    model.load_state_dict(state, strict=True, assign=True)
-    model.requires_grad_(False).eval()
-    return Loaded(spec, checkpoint.sha256, model, checkpoint.mask_token, None if fits else rule)
+        state["pos_embed"], used = resample_positions(state["pos_embed"], spec.grid, rule), rule
+    backbone = empty(spec.architecture, spec.grid)
+    backbone.stored.load_state_dict(state, strict=True, assign=True)
+    backbone.requires_grad_(False)
+    return Loaded(spec, sha256, backbone, checkpoint.mask_token, used)

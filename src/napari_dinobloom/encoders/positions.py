@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_dinobloom.encoders.registry import PositionRule
+from napari_dinobloom.encoders.spec import PositionRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,7 @@ HUB_OFFSET = 0.1
 
 
 def resample_positions(pos_1ND: Tensor, grid: int, rule: PositionRule) -> Tensor:
-    """Resample a position embedding bicubically, without antialiasing.
+    """Resample a position embedding bicubically.
 
     Parameters
     ----------
@@ -22,10 +22,11 @@ def resample_positions(pos_1ND: Tensor, grid: int, rule: PositionRule) -> Tensor
         (1, 1 + n * n, D): class token first, then an n x n grid row by row.
     grid : int
         Patches per side wanted.
-    rule : {"hub", "training"}
+    rule : {"hub", "training", "timm"}
         "training": scale ``grid / n``, how DinoBloom's fine-tuning starts from a DINOv2 file.
         "hub": scale ``(grid + 0.1) / n``, how the public DINOv2 models run at another size.
-        Both after ``facebookresearch/dinov2``.
+        Both after ``facebookresearch/dinov2`` and without antialiasing. "timm": with antialiasing, as timm's
+        ``resample_abs_pos_embed`` does.
 
     Returns
     -------
@@ -36,10 +37,13 @@ def resample_positions(pos_1ND: Tensor, grid: int, rule: PositionRule) -> Tensor
     import torch.nn.functional as F
 
     side = round((pos_1ND.shape[1] - 1) ** 0.5)
-    scale = (grid + (HUB_OFFSET if rule == "hub" else 0.0)) / side
     patches = pos_1ND[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    moved = F.interpolate(
-        patches, scale_factor=(scale, scale), mode="bicubic", antialias=False, recompute_scale_factor=False
-    )
+    if rule == "timm":
+        moved = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True)
+    else:
+        scale = (grid + (HUB_OFFSET if rule == "hub" else 0.0)) / side
+        moved = F.interpolate(
+            patches, scale_factor=(scale, scale), mode="bicubic", antialias=False, recompute_scale_factor=False
+        )
     flat = moved.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)
     return torch.cat([pos_1ND[:, :1].float(), flat], dim=1)

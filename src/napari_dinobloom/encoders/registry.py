@@ -1,148 +1,49 @@
 """The encoders that the project knows by name: what each is, under which terms, and where its weights are.
 
-A new encoder is one entry of `REGISTRY`. Nothing here imports torch. File sizes and hashes are those
-that are published or were reported for the files; None where neither is known.
+A new encoder is one entry of `REGISTRY`. Nothing here imports torch; only a model of timm, which is
+asked for by timm's own name, makes `find` ask timm. File sizes and hashes are those that are published
+or were reported for the files; None where neither is known.
 """
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
-from typing import Literal
+import re
+from dataclasses import replace
 
-from napari_dinobloom.encoders.architecture import ARCHITECTURES, Architecture
+from napari_dinobloom.encoders.architecture import Architecture, Network
+from napari_dinobloom.encoders.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    EncoderSpec,
+    Interpolation,
+    Pooling,
+    PositionRule,
+    WeightSource,
+    vit_spec,
+)
 from napari_dinobloom.errors import EncoderError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+__all__ = [
+    "REGISTRY",
+    "EncoderSpec",
+    "Interpolation",
+    "Pooling",
+    "PositionRule",
+    "WeightSource",
+    "find",
+    "spec_of",
+    "vit_spec",
+]
 
-Interpolation = Literal["bilinear", "bicubic"]
-PositionRule = Literal["hub", "training"]
-
-
-@dataclass(frozen=True, slots=True)
-class WeightSource:
-    """One published file of weights.
-
-    Attributes
-    ----------
-    url : str
-        Where the file is published; empty for a file inside this package.
-    file : str
-        Name under which the file is looked for in the cache folder (or in the package's ``weights``).
-    size : int or None
-        Bytes, rounded as published.
-    sha256 : str or None
-        Hexadecimal SHA-256 of the file.
-    """
-
-    url: str
-    file: str
-    size: int | None = None
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderSpec:
-    """What has to be known about an encoder to embed a cell as its authors do.
-
-    Attributes
-    ----------
-    name : str
-        Registry name.
-    architecture : Architecture
-        Sizes of the vision transformer.
-    dim, patch_size, input_size : int
-        Length of an embedding; side of a patch and of the input picture in pixels.
-    mean, std : tuple of float
-        Subtracted from and divided into channels R, G, B in 0..1.
-    interpolation : {"bilinear", "bicubic"}
-        Resampling of pictures of another size, with antialiasing.
-    pooling : {"class"}
-        "class": the class token after the final LayerNorm, neither scaled nor normalised.
-    parameters : int
-        Number of weights at `input_size`, the mask token left out.
-    licence : str
-        Licence of the weights, as far as it is stated.
-    gated : bool
-        Whether the publisher asks for an account or a consent before the download.
-    sources : tuple of WeightSource
-        Published files, the preferred one first.
-    positions : {"hub", "training"} or None
-        Rule by which the released position embeddings are resampled to `input_size`; None where they fit.
-    note : str
-        What a user should know.
-    """
-
-    name: str
-    architecture: Architecture
-    dim: int
-    patch_size: int
-    input_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Interpolation
-    pooling: Literal["class"]
-    parameters: int
-    licence: str
-    gated: bool
-    sources: tuple[WeightSource, ...]
-    positions: PositionRule | None = None
-    note: str = ""
-
-    @property
-    def grid(self) -> int:
-        """Patches per side."""
-        return self.input_size // self.patch_size
-
-
-def vit_spec(
-    name: str,
-    size: str,
-    *,
-    licence: str,
-    sources: tuple[WeightSource, ...] = (),
-    positions: PositionRule | None = None,
-    note: str = "",
-) -> EncoderSpec:
-    """Build the entry of a vision transformer that sees 224 px through ImageNet's mean and deviation.
-
-    Parameters
-    ----------
-    name : str
-        Registry name.
-    size : str
-        Key of `ARCHITECTURES`.
-    licence, sources, positions, note
-        As in `EncoderSpec`.
-
-    Returns
-    -------
-    EncoderSpec
-    """
-    arch = ARCHITECTURES[size]
-    return EncoderSpec(
-        name=name,
-        architecture=arch,
-        dim=arch.dim,
-        patch_size=arch.patch_size,
-        input_size=224,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        interpolation="bilinear",
-        pooling="class",
-        parameters=arch.parameters(224 // arch.patch_size),
-        licence=licence,
-        gated=False,
-        sources=sources,
-        positions=positions,
-        note=note,
-    )
-
+TIMM = "timm:"
+"""Begins the name of a model of timm."""
 
 _ZENODO = "https://zenodo.org/records/10908163/files/DinoBloom-{0}.pth?download=1"
 _HUGGING = "https://huggingface.co/{0}/resolve/main/{1}"
 _META = "https://dl.fbaipublicfiles.com/dinov2/{0}/{0}_pretrain.pth"
+_LONG = {"S": "small", "B": "base", "L": "large", "G": "giant"}
+
 _DINOBLOOM_FILES: dict[str, tuple[tuple[int, str | None], tuple[int, str | None], tuple[int, str | None]]] = {
     # size: (bytes, sha256) of the Zenodo .pth, of the bare .bin and of the timm re-upload
     "S": (
@@ -166,7 +67,14 @@ _DINOBLOOM_FILES: dict[str, tuple[tuple[int, str | None], tuple[int, str | None]
         (4_540_000_000, None),
     ),
 }
-_LONG = {"S": "small", "B": "base", "L": "large", "G": "giant"}
+
+_DINOV2_FILES: dict[str, tuple[int, str]] = {
+    # (bytes, sha256) as finegrain-ai/refiners pins them in its conversion of the same files
+    "S": (88_283_115, "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"),
+    "B": (346_378_731, "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
+    "L": (1_217_586_395, "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
+    "G": (4_550_000_000, "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3"),
+}
 
 
 def _dinobloom(size: str) -> EncoderSpec:
@@ -194,7 +102,7 @@ def _dinov2(size: str) -> EncoderSpec:
         f"DINOv2-{'g' if size == 'G' else size}",
         size,
         licence="Apache-2.0",
-        sources=(WeightSource(_META.format(hub), f"{hub}_pretrain.pth"),),
+        sources=(WeightSource(_META.format(hub), f"{hub}_pretrain.pth", *_DINOV2_FILES[size]),),
         positions="hub",
         note="Oquab et al. 2023, trained on natural images: the baseline of the DinoBloom paper.",
     )
@@ -220,12 +128,99 @@ STARTER = vit_spec(
 )
 """The bundled encoder; its hash stands in ``weights/starter.json``."""
 
+PHIKON = vit_spec(
+    "Phikon",
+    "B/16",
+    licence="Owkin non-commercial licence",
+    terms="Phikon's weights are Owkin's and may be used for purposes that are not commercial only: "
+    "https://github.com/owkin/HistoSSLscaling/blob/main/LICENSE.txt",
+    sources=(
+        WeightSource(_HUGGING.format("owkin/phikon", "pytorch_model.bin"), "phikon.pytorch_model.bin", 343_000_000),
+    ),
+    # TRIDENT (mahmoodlab) prepares pictures for it with ImageNet's mean and deviation and bilinearly, too.
+    note="Filiot et al. 2023, medRxiv 2023.07.21.23292757: histology, ViT-Base by iBOT. A baseline of the paper.",
+)
+
+
+def _other(
+    name: str, dim: int, pooling: Pooling, parameters: int, licence: str, source: WeightSource, terms: str, note: str
+) -> EncoderSpec:
+    """Build the entry of a network without patch tokens that sees 224 px as the paper's evaluation shows them."""
+    return EncoderSpec(
+        name=name,
+        architecture=Network(name),
+        dim=dim,
+        patch_size=None,
+        input_size=224,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        interpolation="bilinear",
+        pooling=pooling,
+        parameters=parameters,
+        licence=licence,
+        gated=False,
+        sources=(source,),
+        terms=terms,
+        note=note,
+    )
+
+
+# `ResNet50_Weights.DEFAULT`, which is IMAGENET1K_V2, resized to 224 x 224: eval/models/return_model.py of
+# marrlab/DinoBloom, as is the cut after the third stage.
+_TORCHVISION = WeightSource(
+    "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+    "resnet50-11ad3fa6.pth",
+    102_540_000,
+    sha256_prefix="11ad3fa6",
+)
+RESNET = _other(
+    "ResNet-50",
+    1000,
+    "logits",
+    25_557_032,
+    "BSD-3-Clause",
+    _TORCHVISION,
+    "",
+    "Trained on ImageNet: the paper's baseline, which takes the scores of the 1,000 classes.",
+)
+RESNET_STAGE3 = _other(
+    "ResNet-50-stage3",
+    1024,
+    "mean",
+    8_543_296,
+    "BSD-3-Clause",
+    _TORCHVISION,
+    "",
+    "The same network cut after its third stage and averaged over places, as histology often uses it.",
+)
+CTRANSPATH = _other(
+    "CTransPath",
+    768,
+    "mean",
+    27_520_602,
+    "GPL-3.0",
+    WeightSource(
+        "https://github.com/Xiyue-Wang/TransPath",
+        "ctranspath.pth",
+        sha256="7c998680060c8743551a412583fac689db43cec07053b72dfec6dcd810113539",  # as KatherLab/STAMP checks it
+        manual=True,
+    ),
+    # The README that states the second half is not among the copies we could read: the stricter reading stands.
+    "CTransPath's weights are published under the GPL-3.0 for academic purposes that are not commercial: "
+    "https://github.com/Xiyue-Wang/TransPath",
+    "Wang et al. 2022, Medical Image Analysis: histology, a Swin-T on a convolutional stem. A baseline of the paper.",
+)
+
 REGISTRY: dict[str, EncoderSpec] = {
     spec.name: spec
     for spec in (
         STARTER,
         *(_dinobloom(size) for size in "SBLG"),
         *(_dinov2(size) for size in "SBLG"),
+        RESNET,
+        RESNET_STAGE3,
+        PHIKON,
+        CTRANSPATH,
         *(_reddino(size) for size in "SBL"),
     )
 }
@@ -238,7 +233,8 @@ def find(name: str) -> EncoderSpec:
     Parameters
     ----------
     name : str
-        A registry name.
+        A registry name, or that of a model of timm, such as "timm:vit_small_patch16_224.augreg_in21k", with
+        or without "timm:".
 
     Returns
     -------
@@ -255,9 +251,48 @@ def find(name: str) -> EncoderSpec:
     lower = {key.lower(): key for key in REGISTRY}
     if name.lower() in lower:
         return REGISTRY[lower[name.lower()]]
+    if name.startswith(TIMM) or re.fullmatch(r"[a-z][a-z0-9]*[_.][a-z0-9_.]+", name):
+        return _timm(name)
     near = difflib.get_close_matches(name.lower(), lower, n=1)
     hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
     raise EncoderError(
         f"No encoder is called {name!r} and no file lies at that path.{hint} "
-        f"Known names: {', '.join(REGISTRY)}; or give the path of a checkpoint."
+        f"Known names: {', '.join(REGISTRY)}; or give the path of a checkpoint, or a model of timm as 'timm:NAME'."
     )
+
+
+def spec_of(
+    architecture: Architecture | Network,
+    name: str,
+    *,
+    licence: str = "unknown",
+    sources: tuple[WeightSource, ...] = (),
+    positions: PositionRule | None = None,
+    note: str = "",
+) -> EncoderSpec:
+    """Build an entry for a file of one's own: pictures are prepared as for the known encoder of its architecture.
+
+    Parameters
+    ----------
+    architecture : Architecture or Network
+        What `read_checkpoint` found in the file.
+    name : str
+        What the encoder shall be called.
+    licence, sources, positions, note
+        As in `EncoderSpec`.
+
+    Returns
+    -------
+    EncoderSpec
+    """
+    if isinstance(architecture, Architecture):
+        return vit_spec(name, architecture.name, licence=licence, sources=sources, positions=positions, note=note)
+    known = find(architecture.name)
+    return replace(known, name=name, licence=licence, sources=sources, positions=positions, terms="", note=note)
+
+
+def _timm(name: str) -> EncoderSpec:
+    """Look a model of timm up; this imports timm, and torch with it."""
+    from napari_dinobloom.encoders.networks.timm_model import timm_spec
+
+    return timm_spec(name.removeprefix(TIMM))

@@ -19,6 +19,15 @@ class Backbone(nn.Module):
     dim: int
     grid: int | None
 
+    @property
+    def stored(self) -> nn.Module:
+        """The module whose key names are those of the file of weights: this one, or one inside."""
+        return self
+
+    def ignores(self, key: str) -> bool:
+        """Whether the file of weights may hold this key, though the network has no use for it."""
+        return False
+
     def forward(self, x_BCYX: Tensor) -> Tensor:
         """Compute all tokens after the final norm, (B, 1 + grid * grid, D), class token first, patches row by row."""
         raise NotImplementedError
