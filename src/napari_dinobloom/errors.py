@@ -23,6 +23,22 @@ class StudyHeldError(StudyError):
     """Another process holds the study for writing."""
 
 
+class DownloadError(DinoBloomError):
+    """A file cannot be fetched.
+
+    Parameters
+    ----------
+    message : str
+        What failed, with the address.
+    status : int, optional
+        What the server answered (404), where it answered at all.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class EncoderError(DinoBloomError):
     """An encoder or a checkpoint cannot be used."""
 

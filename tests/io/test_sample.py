@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from napari_dinobloom.errors import DinoBloomError
-from napari_dinobloom.io import sample
+from napari_dinobloom.io import download, sample
 from napari_dinobloom.io.sample import SampleFile, fetch_real, iter_fetch_real
 
 CONTENTS = {f"field_{i}.jpg": bytes((i * 37 + j * j) % 251 for j in range(50_000 + i)) for i in range(3)}
@@ -63,7 +63,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.delenv(name, raising=False)
     fields = tuple(SampleFile(n, len(b), hashlib.sha256(b).hexdigest()) for n, b in CONTENTS.items())
     monkeypatch.setattr(sample, "FIELDS", fields)
-    monkeypatch.setattr(sample, "PAUSE_S", 0.0)
+    monkeypatch.setattr(download, "PAUSE_S", 0.0)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{httpd.server_port}/base/"
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -1,18 +1,26 @@
-"""Where the weights of an encoder lie on this machine, and which file a name stands for."""
+"""Where the weights of an encoder lie on this machine, which file a name stands for, and if it is the right one."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
+from napari_dinobloom.encoders.architecture import ARCHITECTURES, Network
 from napari_dinobloom.encoders.checkpoint import file_hash
-from napari_dinobloom.encoders.registry import EncoderSpec, WeightSource, find
-from napari_dinobloom.errors import EncoderError
+from napari_dinobloom.encoders.ledger import Imported, Ledger
+from napari_dinobloom.encoders.registry import REGISTRY, find, spec_of
+from napari_dinobloom.encoders.spec import EncoderSpec, PositionRule, WeightSource
+from napari_dinobloom.errors import EncoderError, LicenceError
 
 CACHE_VARIABLE = "NAPARI_DINOBLOOM_CACHE"
+
+FILE_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
+"""A name that ends so is a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +32,7 @@ class Located:
     path : Path
         The file of weights.
     spec : EncoderSpec or None
-        Registry entry; None for a file given by path.
+        Registry entry, or that of an imported checkpoint; None for a file given by path.
     source : WeightSource or None
         Where the file is published, with its hash if that is known.
     """
@@ -42,10 +50,12 @@ def cache_folder() -> Path:
     Path
         The environment's NAPARI_DINOBLOOM_CACHE, else the system's cache folder for napari-dinobloom.
     """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
     import pooch
 
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path(pooch.os_cache("napari-dinobloom"))
+    return Path(pooch.os_cache("napari-dinobloom"))
 
 
 def locate(name: str | Path) -> Located:
@@ -54,7 +64,7 @@ def locate(name: str | Path) -> Located:
     Parameters
     ----------
     name : str or Path
-        A registry name or the path of a file of weights.
+        A registry name, the name of an imported checkpoint, or the path of a file of weights.
 
     Returns
     -------
@@ -63,19 +73,66 @@ def locate(name: str | Path) -> Located:
     Raises
     ------
     EncoderError
-        Unknown name, or the file is not there: the message says where it is published and where to put it.
+        Unknown name, or the file is not there: the message says how to fetch it and where to put it.
+    LicenceError
+        The weights stand under terms that were not accepted on this machine.
     """
     path = Path(name).expanduser()
-    if isinstance(name, Path) or path.suffix in {".pth", ".pt", ".bin", ".safetensors"} or path.is_file():
+    if isinstance(name, Path) or path.suffix in FILE_ENDINGS or path.is_file():
         if not path.is_file():
             raise EncoderError(f"{path}: there is no such file. Give the path of a file of weights.")
         return Located(path)
-    spec = find(str(name))
-    for source in spec.sources:
-        found = _bundled(source) if not source.url else cache_folder() / source.file
-        if found.is_file():
-            return Located(found, spec, source if source.url else _pinned(found, source))
+    spec = entry(str(name))
+    for located in places(spec):
+        if located.path.is_file():
+            check_terms(spec)
+            return located
     raise EncoderError(_not_here(spec))
+
+
+def entry(name: str) -> EncoderSpec:
+    """Give the entry of an encoder by name: of the registry, or of a checkpoint imported on this machine.
+
+    Parameters
+    ----------
+    name : str
+        Capitals aside.
+
+    Returns
+    -------
+    EncoderSpec
+
+    Raises
+    ------
+    EncoderError
+        Where nothing has the name; the message lists what there is.
+    """
+    imports = Ledger.read(cache_folder()).imports
+    if name.lower() in imports and not is_published(name):
+        return _spec_of(imports[name.lower()])
+    try:
+        return find(name)
+    except EncoderError as error:
+        own = ", ".join(imported.name for imported in imports.values())
+        raise EncoderError(f"{error} Imported on this machine: {own}." if own else str(error)) from None
+
+
+def is_published(name: str) -> bool:
+    """Whether the registry has an entry of this name, capitals aside."""
+    return name.lower() in {known.lower() for known in REGISTRY}
+
+
+def places(spec: EncoderSpec) -> Iterator[Located]:
+    """Give the files, here or not, in which an encoder's weights are looked for, in this order."""
+    folder = cache_folder()
+    for source in spec.sources:
+        if source.url:
+            yield Located(folder / source.file, spec, source)
+        elif is_published(spec.name):
+            bundled = Path(str(resources.files("napari_dinobloom") / "weights" / source.file))
+            yield Located(bundled, spec, _from_card(bundled, source))
+        else:
+            yield Located(folder / source.file, spec, source)  # an import; its path may be absolute
 
 
 def identify(name: str | Path) -> str:
@@ -94,18 +151,138 @@ def identify(name: str | Path) -> str:
     Raises
     ------
     EncoderError
-        Unknown name, or the file is not there.
+        Unknown name, or the file is not there or not the one that was first seen.
+    LicenceError
+        As for `locate`.
     """
     located = locate(name)
     known = located.source.sha256 if located.source is not None else None
-    return known if known is not None else file_hash(located.path)
+    return known if known is not None else checked_hash(located)
 
 
-def _bundled(source: WeightSource) -> Path:
-    return Path(str(resources.files("napari_dinobloom") / "weights" / source.file))
+def checked_hash(located: Located) -> str:
+    """Compute the sha256 of a file, or remember it where the file has not changed, and compare it.
+
+    The first hash of a file for which none is published is pinned: the file counts as unverified, and as the
+    same file only as long as its hash stays.
+
+    Parameters
+    ----------
+    located : Located
+        What `locate` found.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    EncoderError
+        The hash is not the published or the pinned one. The message names both, and the remedy.
+    """
+    ledger = Ledger.read(cache_folder())
+    remembered = ledger.remembered(located.path)
+    sha256 = remembered or file_hash(located.path)
+    ledger = Ledger.read(cache_folder())  # hashing takes a while
+    wrong = difference(located, sha256, ledger)
+    if wrong:
+        raise EncoderError(wrong)
+    if note(located, sha256, ledger) or remembered is None:
+        with suppress(OSError):  # a cache folder that many share may be read-only
+            ledger.write()
+    return sha256
 
 
-def _pinned(path: Path, source: WeightSource) -> WeightSource:
+def note(located: Located, sha256: str, ledger: Ledger) -> bool:
+    """Take a hash down in `ledger`, which the caller writes; return whether that pinned it."""
+    ledger.remember(located.path, sha256)
+    source = located.source
+    if source is None or source.sha256 is not None or ledger.key(located.path) in ledger.pins:
+        return False
+    ledger.pin(located.path, sha256)
+    return True
+
+
+def difference(located: Located, sha256: str, ledger: Ledger) -> str:
+    """Say how a hash differs from the published or the pinned one, and what to do; empty where it does not."""
+    path, spec, source = located.path, located.spec, located.source
+    if spec is None or source is None:
+        return ""
+    again = f"remove it and fetch it again: `napari-dinobloom weights download {spec.name}`"
+    repin = f"`napari-dinobloom weights verify --repin {spec.name}`"
+    found = f"{path}: its sha256 is {sha256}, but"
+    if source.agrees(sha256) is False:
+        known = source.sha256 or f"{source.sha256_prefix}..."
+        if source.url:
+            return f"{found} {spec.name} is published as {known}. The file is damaged or another one; {again}."
+        if is_published(spec.name):
+            return f"{found} that of the package is {known}. Install napari-dinobloom again."
+        return f"{found} it was {known} when it was imported as {spec.name}. If you changed it on purpose: {repin}."
+    pin = ledger.pins.get(ledger.key(path))
+    if pin is None or pin.sha256 == sha256 or source.sha256 is not None:
+        return ""
+    return (
+        f"{found} it was {pin.sha256} when it was first seen here ({pin.at}). If you replaced it on purpose: {repin}; "
+        f"else {again}."
+    )
+
+
+def check_terms(spec: EncoderSpec) -> None:
+    """Raise LicenceError where the weights stand under terms that were not accepted on this machine."""
+    ledger = Ledger.read(cache_folder())
+    if not spec.terms or ledger.has_accepted(spec.name, spec.terms):
+        return
+    raise LicenceError(
+        f"{spec.terms.rstrip('.')}. Your acceptance of these terms is kept in {ledger.folder}.",
+        f"Accept with `napari-dinobloom weights download {spec.name} --accept-licence`, or in Python with "
+        f"napari_dinobloom.encoders.library.accept({spec.name!r}).",
+    )
+
+
+def accept(name: str | Path) -> None:
+    """Take down that you accept the terms of an encoder's weights; nothing to do for free ones and for files.
+
+    Parameters
+    ----------
+    name : str or Path
+        As for `load_encoder`.
+
+    Raises
+    ------
+    EncoderError
+        Unknown name, or the cache folder cannot be written.
+    """
+    path = Path(name).expanduser()
+    if isinstance(name, Path) or path.suffix in FILE_ENDINGS or path.is_file():
+        return
+    spec, ledger = entry(str(name)), Ledger.read(cache_folder())
+    if not spec.terms or ledger.has_accepted(spec.name, spec.terms):
+        return
+    ledger.accept(spec.name, spec.terms)
+    try:
+        ledger.write()
+    except OSError as error:
+        raise EncoderError(
+            f"{ledger.folder}: your acceptance cannot be kept ({error.strerror or error}). Make the folder writable, "
+            f"or choose another with the environment variable {CACHE_VARIABLE}."
+        ) from error
+
+
+def _spec_of(imported: Imported) -> EncoderSpec:
+    """Make the entry of an imported checkpoint."""
+    rules: dict[str, PositionRule] = {"hub": "hub", "training": "training", "timm": "timm"}
+    return spec_of(
+        ARCHITECTURES.get(imported.architecture) or Network(imported.architecture),
+        imported.name,
+        licence="as you know it",
+        sources=(WeightSource("", imported.file, sha256=imported.sha256),),
+        positions=rules.get(imported.positions),
+        note=f"Imported on this machine, {imported.at}.",
+    )
+
+
+def _from_card(path: Path, source: WeightSource) -> WeightSource:
     """Add the hash that the package's model card states for a bundled file."""
     card = path.with_suffix(".json")
     try:
@@ -116,12 +293,15 @@ def _pinned(path: Path, source: WeightSource) -> WeightSource:
 
 
 def _not_here(spec: EncoderSpec) -> str:
-    places = [source for source in spec.sources if source.url]
-    if not places:
-        return f"The weights of {spec.name!r} are missing from the package. Install napari-dinobloom again."
-    offers = "\n".join(f"  {source.url}  ->  {source.file}" for source in places)
+    if not spec.sources[0].url:
+        if is_published(spec.name):
+            return f"The weights of {spec.name!r} are missing from the package. Install napari-dinobloom again."
+        path = cache_folder() / spec.sources[0].file
+        return f"{path}: this file, imported as {spec.name!r}, is gone. Put it back, or import another one."
+    offers = "\n".join(f"  {source.url}  ->  {source.file}" for source in spec.sources)
+    fetch = f"`napari-dinobloom weights download {spec.name}`"
     return (
-        f"The weights of {spec.name!r} are not on this machine. Put one of these files, under the name on the "
-        f"right, into {cache_folder()} (the environment variable {CACHE_VARIABLE} chooses another folder), "
-        f"or pass the path of the file:\n{offers}"
+        f"The weights of {spec.name!r} are not on this machine. Fetch them with {fetch}, with `--from FILE` where "
+        f"you carried the file here; or put one of these files, under the name on the right, into {cache_folder()} "
+        f"(the environment variable {CACHE_VARIABLE} chooses another folder), or pass the path of the file:\n{offers}"
     )

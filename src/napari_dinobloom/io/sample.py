@@ -7,21 +7,14 @@ interrupted download goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import os
-import shutil
-import socket
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.errors import DinoBloomError, DownloadError
 from napari_dinobloom.io.atomic import write_text
+from napari_dinobloom.io.download import Unwanted, iter_copy, iter_download, iter_hash
 from napari_dinobloom.io.locations import home
 from napari_dinobloom.progress import Progress, Steps, drain
 
@@ -29,18 +22,6 @@ COMMIT = "d272fb14cdff6e473fafeeeba32aba5f560e9e43"
 """Commit of Shenggan/BCCD_Dataset that the sums below belong to."""
 
 BASE_URL = f"https://raw.githubusercontent.com/Shenggan/BCCD_Dataset/{COMMIT}/BCCD/JPEGImages"
-
-ATTEMPTS = 3
-"""Tries a file gets before a network error is reported."""
-
-PAUSE_S = 1.0
-"""Seconds before the second try; the third waits twice as long."""
-
-TIMEOUT_S = 30.0
-"""Seconds without a byte after which a connection counts as lost."""
-
-BLOCK = 1 << 14
-"""Bytes read between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +81,6 @@ GO_ON = (
 )
 
 
-class _Unwanted(Exception):
-    """What arrived is not the file that was asked for; a fresh start may help."""
-
-
 def real_folder() -> Path:
     """Where the sample lies if no other folder is named: in the user's own data folder of this package."""
     return home() / "samples" / "bccd"
@@ -153,32 +130,28 @@ def iter_fetch_real(
         write_text(place / "LICENSE-BCCD.txt", LICENCE)
     for field in FIELDS:
         target = images / field.name
-        if not _is(target, field):
-            # The part keeps its name, so that the next call can go on with it.
-            part = target.with_name(f".{field.name}.download")
-            for size in _bring(field, part, source, base_url):
-                yield Progress(done + size, total, field.name)
-            with _local_errors(images):
-                os.replace(part, target)
+        with _local_errors(images):
+            if not _is(target, field):
+                for report in _bring(field, target, source, base_url):
+                    yield Progress(done + report.done, total, field.name)
         done += field.size
         yield Progress(done, total, field.name)
     return [images / field.name for field in FIELDS]
 
 
-def _bring(field: SampleFile, part: Path, source: str | Path | None, base_url: str) -> Iterator[int]:
-    """Fill `part` with the checked bytes of `field`; yields how many bytes are there."""
+def _bring(field: SampleFile, target: Path, source: str | Path | None, base_url: str) -> Steps[str]:
+    """Put the checked bytes of `field` to `target`."""
     if source is None:
-        yield from _download(field, part, f"{base_url.rstrip('/')}/{field.name}")
-        return
+        url = f"{base_url.rstrip('/')}/{field.name}"
+        try:
+            return (yield from iter_download(url, target, size=field.size, sha256=field.sha256))
+        except DownloadError as error:
+            raise DownloadError(f"{error}. {GO_ON}", error.status) from error
     found = _find(field, Path(source))
-    with _local_errors(part.parent):
-        shutil.copyfile(found, part)
     try:
-        _check(part, field)
-    except _Unwanted as error:
-        part.unlink(missing_ok=True)
+        return (yield from iter_copy(found, target, size=field.size, sha256=field.sha256))
+    except Unwanted as error:
         raise DinoBloomError(f"{found} is not the BCCD picture {field.name}: {error}. Use an unchanged copy.") from None
-    yield field.size
 
 
 def _find(field: SampleFile, source: Path) -> Path:
@@ -190,70 +163,9 @@ def _find(field: SampleFile, source: Path) -> Path:
     raise DinoBloomError(f"No {field.name} in {source}. Give a folder that holds the BCCD pictures, or a clone of it.")
 
 
-def _download(field: SampleFile, part: Path, url: str) -> Iterator[int]:
-    """Download `url` into `part` with resume; after a failed try, wait and go on from what has arrived."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            yield from _receive(field, part, url)
-            _check(part, field)
-            return
-        except _Unwanted as error:
-            part.unlink(missing_ok=True)
-            failure = f"{url} is not the file expected: {error}"
-        except urllib.error.HTTPError as error:
-            failure = f"{url}: the server answers {error.code} {error.reason}"
-            if error.code < 500 and error.code not in (408, 429):
-                break
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            failure = f"{url} cannot be reached: {getattr(error, 'reason', None) or error!r}"
-            if isinstance(getattr(error, "reason", None), socket.gaierror):
-                break
-        if attempt < ATTEMPTS:
-            time.sleep(PAUSE_S * attempt)
-    raise DinoBloomError(f"{failure}. {GO_ON}")
-
-
-def _receive(field: SampleFile, part: Path, url: str) -> Iterator[int]:
-    """Append to `part` what it lacks of `url`; yields its size after each block."""
-    have = part.stat().st_size if part.exists() else 0
-    if have >= field.size:
-        return
-    headers = {"User-Agent": "napari-dinobloom", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-        starts_at = f"bytes {have}-"
-        goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(starts_at)
-        have = have if goes_on else 0
-        while block := answer.read(BLOCK):
-            have += len(block)
-            if have > field.size:
-                raise _Unwanted(f"it is larger than {field.size} bytes")
-            with _local_errors(part.parent), open(part, "ab" if have > len(block) else "wb") as handle:
-                handle.write(block)
-            yield have
-    if have < field.size:
-        raise ConnectionError(f"the connection ended after {have} of {field.size} bytes")
-
-
-def _check(path: Path, field: SampleFile) -> None:
-    """Raise `_Unwanted` unless `path` has the size and sum of `field`."""
-    size = path.stat().st_size
-    if size != field.size:
-        raise _Unwanted(f"{size} bytes instead of {field.size}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != field.sha256:
-        raise _Unwanted(f"its SHA-256 is {found[:16]}..., not {field.sha256[:16]}...")
-
-
 def _is(path: Path, field: SampleFile) -> bool:
     """Whether `path` is already the picture of `field`."""
-    try:
-        _check(path, field)
-    except (OSError, _Unwanted):
-        return False
-    return True
+    return path.is_file() and path.stat().st_size == field.size and drain(iter_hash(path)) == field.sha256
 
 
 @contextmanager
