@@ -1,37 +1,44 @@
 """Load an encoder and turn pictures of cells into embeddings and patch tokens.
 
-Pictures are computed in fixed batches in their order, the last one padded, so that every batch has
-the same shape: a cell's float32 embedding does not depend on which cells come along, and a resumed
-run continues with the same numbers.
+What computes lies in `compute`: on a CPU each picture goes by itself through one core, so that its numbers do not
+depend on its company; on a graphics card batches have a fixed size, the last one padded.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dinobloom.encoders.build import Loaded, load_backbone
-from napari_dinobloom.encoders.device import Precision, resolve_device, resolve_precision
-from napari_dinobloom.encoders.registry import EncoderSpec, PositionRule
+from napari_dinobloom.encoders.compute.accelerator import AcceleratorCompute
+from napari_dinobloom.encoders.compute.base import Compute, Float32, Output
+from napari_dinobloom.encoders.compute.cpu import CpuCompute
+from napari_dinobloom.encoders.compute.processes import ProcessCompute
+from napari_dinobloom.encoders.compute.reading import read_ahead
+from napari_dinobloom.encoders.device import Precision, free_memory, resolve_devices, resolve_precision
+from napari_dinobloom.encoders.library import locate
+from napari_dinobloom.encoders.spec import EncoderSpec, PositionRule
 from napari_dinobloom.errors import EncoderError
 from napari_dinobloom.progress import Progress, Steps, drain
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
-    from napari_dinobloom.encoders.networks.backbone import Backbone
+Pooling = Literal["class", "class+mean"]
 
-Float32 = npt.NDArray[np.float32]
+VERSION = 1
+"""Of the numbers: part of every key under which embeddings are kept."""
 
-COMPUTE_BATCH = {"cpu": 4, "mps": 64, "cuda": 64}
-"""Pictures per forward pass. On a CPU a few fit its cache, and more are slower; measured on two cores with
-ViT-Tiny: 70 pictures a second in fours, 22 in batches of 64."""
+GIB = 2**30
+
+READERS = {"cuda": 4, "mps": 2, "cpu": 1}
+"""Threads that read a zarr store ahead, by type of device."""
 
 
 def load_encoder(
@@ -40,21 +47,30 @@ def load_encoder(
     precision: Literal["auto", "float32", "bf16"] = "auto",
     *,
     positions: PositionRule | None = None,
+    pooling: Pooling | None = None,
+    max_memory_gib: float | None = None,
 ) -> Encoder:
     """Load an encoder by registry name or from a file of weights.
 
     Parameters
     ----------
     name : str or Path
-        "starter" (bundled), a published name such as "DinoBloom-S", whose file is looked for in
-        `library.cache_folder`, or the path of a checkpoint in any of the known shapes.
+        "starter" (bundled), a name that ``napari-dinobloom weights list`` shows, such as "DinoBloom-S", whose file
+        is looked for in `library.cache_folder`, or the path of a checkpoint in any of the known shapes.
     device : str, default: "auto"
-        "auto" takes CUDA, else Apple's MPS, else the CPU; or a torch device such as "cuda:1".
-    precision : {"auto", "float32", "bf16"}, default: "auto"
-        "auto" is bf16 on a CUDA device that computes in it, float32 elsewhere.
-    positions : {"hub", "training"}, optional
+        "auto" takes CUDA, else Apple's MPS, else the CPU; a torch device such as "cuda:1"; or several, separated by
+        commas, which share the work with one process each: "0,1,2,3" or "cuda:0,cuda:1" or "cpu,cpu".
+    precision : {"auto", "float32", "bf16"}
+        "auto" is bf16 on a CUDA device that computes in it, float32 elsewhere. On a CPU with AVX512-BF16 or AMX,
+        "bf16" is faster (cosine to float32 above 0.999); on others it is slower.
+    positions : {"hub", "training", "timm"}, optional
         Rule to resample position embeddings of a checkpoint made for another picture size than
         224 px (see `positions.resample_positions`); without it such a file is refused.
+    pooling : {"class", "class+mean"}, optional
+        The class token, or class token and mean patch token one after the other (2 D); None takes the encoder's own.
+    max_memory_gib : float, optional
+        Most memory in GiB that weights and computation may take on each device; on a graphics card the batch is
+        chosen by it, by default by half of what is free.
 
     Returns
     -------
@@ -63,29 +79,92 @@ def load_encoder(
     Raises
     ------
     EncoderError
-        Unknown name, file not there (the message says where it is published and where to put it),
-        hash other than the published one, or anything that `read_checkpoint` finds wrong.
+        Unknown name, file not there (the message says where it is published and where to put it), hash other than
+        the published one, anything that `read_checkpoint` finds wrong, a device that is not there, a pooling that
+        the network does not have, or weights larger than `max_memory_gib`.
     """
-    chosen = resolve_device(device)
-    number = resolve_precision(precision, chosen)
-    loaded = load_backbone(name, positions)
-    model, mask_token = _moved(loaded, chosen, number)
-    return Encoder(loaded.spec, loaded.sha256, model, mask_token, str(chosen), number)
+    devices = resolve_devices(device)
+    number = resolve_precision(precision, devices[0])
+    _check_memory(name, devices[0], number, max_memory_gib)
+    job = {"name": _plain(name), "precision": number, "positions": positions, "max_memory_gib": max_memory_gib}
+    if len(devices) > 1:
+        compute: Compute = _several(devices, job)
+        loaded = load_backbone(name, positions)
+    else:
+        loaded = load_backbone(name, positions)
+        compute = _on(loaded, devices[0], number, max_memory_gib)
+    label = ",".join(str(one) for one in devices)
+    return Encoder(loaded.spec, loaded.sha256, compute, label, number, _pooling(loaded.spec, pooling), loaded.positions)
 
 
-def _moved(loaded: Loaded, device: torch.device, precision: Precision) -> tuple[Backbone, Tensor | None]:
-    """Bring a network to its device and number format."""
+def load_compute(
+    name: str | Path,
+    device: str,
+    precision: Precision,
+    positions: PositionRule | None = None,
+    max_memory_gib: float | None = None,
+    threads: int | None = None,
+) -> Compute:
+    """Load only what computes, on one device; what each process of several runs."""
+    [one] = resolve_devices(device)
+    return _on(load_backbone(name, positions), one, precision, max_memory_gib, threads)
+
+
+def _on(
+    loaded: Loaded, device: torch.device, precision: Precision, max_memory_gib: float | None, threads: int | None = None
+) -> Compute:
+    """Bring a network to a device."""
+    if device.type == "cpu":
+        return CpuCompute(loaded, precision, threads)
+    most = None if max_memory_gib is None else int(max_memory_gib * GIB)
+    return AcceleratorCompute(loaded, device, precision, most)
+
+
+def _several(devices: tuple[torch.device, ...], job: dict[str, Any]) -> ProcessCompute:
+    """Start a process for each device; CPUs share the cores."""
     import torch
 
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    mask_token = loaded.mask_token
-    model = loaded.backbone.to(device=device, dtype=dtype)
-    return model, None if mask_token is None else mask_token.to(device=device, dtype=dtype)
+    threads = max(1, torch.get_num_threads() // len(devices)) if devices[0].type == "cpu" else None
+    return ProcessCompute([{**job, "device": str(device), "threads": threads} for device in devices])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def _plain(name: str | Path) -> str:
+    """The name as another process understands it, wherever that runs."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.is_file() else str(name)
+
+
+def _check_memory(name: str | Path, device: torch.device, precision: Precision, most_gib: float | None) -> None:
+    """Raise EncoderError where the weights alone are larger than what may be taken or is there."""
+    spec = locate(name).spec
+    if spec is None:
+        return
+    needed = spec.parameters * (2 if precision == "bf16" else 4)
+    if most_gib is not None and needed > most_gib * GIB:
+        raise EncoderError(
+            f"{spec.name}: its weights take {needed / GIB:.1f} GiB in {precision}, more than the {most_gib:g} GiB "
+            "allowed. Allow more, take bf16 or a smaller encoder."
+        )
+    if needed > free_memory(device):
+        raise EncoderError(
+            f"{spec.name}: its weights take {needed / GIB:.1f} GiB in {precision}, but {device} has "
+            f"{free_memory(device) / GIB:.1f} GiB left. Close other programs, take bf16 or a smaller encoder."
+        )
+
+
+def _pooling(spec: EncoderSpec, wanted: str | None) -> str:
+    """The pooling wanted, if the network has it."""
+    if wanted is None or wanted == spec.pooling:
+        return spec.pooling
+    if wanted not in ("class", "class+mean"):
+        raise EncoderError(f"Pooling {wanted!r} is unknown. Give class or class+mean.")
+    if spec.grid is None or spec.pooling not in ("class", "class+mean"):
+        raise EncoderError(f"{spec.name} has no class token and patch tokens; its pooling is {spec.pooling!r}.")
+    return wanted
+
+
 class Encoder:
-    """A loaded encoder; made by `load_encoder`.
+    """A loaded encoder; made by `load_encoder`. As a context manager it gives its memory back at the end.
 
     Attributes
     ----------
@@ -93,22 +172,47 @@ class Encoder:
         What the encoder is and how pictures are prepared for it.
     sha256 : str
         Hexadecimal hash of the file of weights.
-    model : Backbone
-        The network, on its device.
-    mask_token : Tensor or None
-        (1, D) where the checkpoint had one.
     device : str
-        Torch device that computes.
+        Torch devices that compute, separated by commas.
     precision : {"float32", "bf16"}
-        Number type of weights and sums.
+        Number type of weights and products.
+    pooling : str
+        What an embedding is: "class", "class+mean", or the network's own.
+    positions : {"hub", "training", "timm"} or None
+        Rule by which position embeddings were resampled; None where they fitted.
     """
 
-    spec: EncoderSpec
-    sha256: str
-    model: Backbone
-    mask_token: Tensor | None
-    device: str
-    precision: Precision
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        sha256: str,
+        compute: Compute,
+        device: str,
+        precision: Precision,
+        pooling: str,
+        positions: PositionRule | None = None,
+    ) -> None:
+        self.spec = spec
+        self.sha256 = sha256
+        self.device = device
+        self.precision = precision
+        self.pooling = pooling
+        self.positions = positions
+        self._compute: Compute | None = compute
+
+    def __enter__(self) -> Encoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the memory of weights and results back to the device; nothing can be embedded afterwards."""
+        if self._compute is not None:
+            self._compute.close()
+            self._compute = None
 
     @property
     def name(self) -> str:
@@ -117,13 +221,41 @@ class Encoder:
 
     @property
     def dim(self) -> int:
-        """Length D of an embedding."""
-        return self.spec.dim
+        """Length of an embedding."""
+        return self.spec.dim * (2 if self.pooling == "class+mean" != self.spec.pooling else 1)
 
     @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
+    def patch_size(self) -> int | None:
+        """Side of a patch in pixels; None for a network without patch tokens."""
         return self.spec.patch_size
+
+    @property
+    def grid(self) -> int | None:
+        """Patches per side; None for a network without patch tokens."""
+        return self.spec.grid
+
+    @property
+    def device_type(self) -> str:
+        """Type of the devices: "cpu", "cuda" or "mps"."""
+        return self.device.split(",")[0].split(":")[0]
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How a picture becomes the network's input, in plain values."""
+        spec = self.spec
+        return {
+            "input_size": spec.input_size,
+            "mean": list(spec.mean),
+            "std": list(spec.std),
+            "interpolation": spec.interpolation,
+            "positions": self.positions,
+        }
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits that stand for all that decides an embedding beside the picture."""
+        parts = (self.sha256, self.preprocessing, self.pooling, self.precision, self.device_type, VERSION)
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def embed(self, crops: Any) -> Float32:
         """Embed pictures of cells.
@@ -131,53 +263,60 @@ class Encoder:
         Parameters
         ----------
         crops : array (n, Y, X, 3) uint8
-            RGB pictures; any array that can be sliced along its first axis, such as a zarr array.
-            Pictures of another size than the encoder's 224 px are resized to it, aspect not kept.
+            RGB pictures; any array that can be sliced along its first axis, such as a zarr array, which is read
+            ahead while others are computed. Pictures of another size than the encoder's are resized to it, aspect
+            not kept.
 
         Returns
         -------
         ndarray (n, D) float32
-            Class token after the final LayerNorm, neither scaled nor normalised, as DinoBloom's own
-            evaluation takes it. In float32 on a CPU a row is the same whatever rows come with it.
+            Class token after the final LayerNorm, neither scaled nor normalised, as DinoBloom's own evaluation
+            takes it; or what `pooling` says. On a CPU a row is bit for bit the same whatever rows come with it.
 
         Raises
         ------
         EncoderError
-            Where `crops` has another type or number of axes.
+            Where `crops` has another type or number of axes, or the encoder was closed.
         """
         return drain(self.iter_embed(crops))
 
-    def iter_embed(self, crops: Any, batch: int = 64) -> Steps[Float32]:
-        """Embed as `embed` does, with progress after every `batch` pictures.
+    def iter_embed(self, crops: Any) -> Steps[Float32]:
+        """Embed as `embed` does, yielding `Progress` in pictures; returns the embeddings."""
+        _check(crops)
+        out = np.empty((len(crops), self.dim), np.float32)
+        yield from self.iter_embed_to(crops, out)
+        return out
+
+    def embed_to(self, crops: Any, store: Any) -> None:
+        """Embed into a store, a block at a time, so that memory does not grow with the number of pictures.
 
         Parameters
         ----------
         crops : array (n, Y, X, 3) uint8
             As in `embed`.
-        batch : int, default: 64
-            Pictures between two reports; the numbers do not depend on it.
+        store : array (n, D) float32
+            Anything whose rows can be assigned by slices: a zarr or HDF5 array, a memory map.
 
-        Yields
+        Raises
         ------
-        Progress
-            In pictures.
-
-        Returns
-        -------
-        ndarray (n, D) float32
+        EncoderError
+            As `embed`, or where `store` has another shape.
         """
+        drain(self.iter_embed_to(crops, store))
+
+    def iter_embed_to(self, crops: Any, store: Any) -> Steps[None]:
+        """Embed as `embed_to` does, yielding `Progress` in pictures; rows below ``done`` are in the store."""
         _check(crops)
-        if batch < 1:
-            raise EncoderError(f"batch={batch}: give a number of pictures of at least 1.")
-        total = len(crops)
-        out = np.empty((total, self.dim), np.float32)
+        if tuple(store.shape) != (len(crops), self.dim):
+            raise EncoderError(f"The store has shape {tuple(store.shape)}; it needs {(len(crops), self.dim)}.")
+        output: Output = "class+mean" if self.pooling == "class+mean" != self.spec.pooling else "pooled"
+        total, done = len(crops), 0
         yield Progress(0, total, "cells", "embed")
-        for start in range(0, total, batch):
-            part = np.asarray(crops[start : start + batch])
-            for rows, tokens in self._tokens(part):
-                out[start + rows.start : start + rows.stop] = tokens[:, 0].float().cpu().numpy()
-            yield Progress(min(start + batch, total), total, "cells", "embed")
-        return out
+        for values in self._blocks(crops, output):
+            store[done : done + len(values)] = values
+            done += len(values)
+            yield Progress(done, total, "cells", "embed")
+        return None
 
     def patch_tokens(self, crops: Any) -> Float32:
         """Compute one vector per patch of each picture.
@@ -191,43 +330,37 @@ class Encoder:
         -------
         ndarray (n, h, w, D) float32
             Patch tokens after the final LayerNorm; h = w = 16 for 224 px and patch 14.
+
+        Raises
+        ------
+        EncoderError
+            As `embed`, or where the network has no patch tokens.
         """
+        blocks = list(self.iter_patch_tokens(crops))
+        grid = self.spec.grid or 0
+        return np.concatenate(blocks) if blocks else np.empty((0, grid, grid, self.spec.dim), np.float32)
+
+    def iter_patch_tokens(self, crops: Any) -> Iterator[Float32]:
+        """Yield what `patch_tokens` gives a block of pictures at a time, (k, h, w, D), so that memory is bounded."""
         _check(crops)
         grid = self.spec.grid
-        out = np.empty((len(crops), grid, grid, self.dim), np.float32)
-        for rows, tokens in self._tokens(np.asarray(crops)):
-            out[rows] = tokens[:, 1:].float().reshape(-1, grid, grid, self.dim).cpu().numpy()
-        return out
+        if grid is None:
+            raise EncoderError(f"{self.name} has no patch tokens. Take a vision transformer such as DinoBloom-B.")
+        for tokens in self._blocks(crops, "tokens"):
+            yield np.ascontiguousarray(tokens[:, -grid * grid :]).reshape(len(tokens), grid, grid, -1)
 
-    def _tokens(self, crops: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, Tensor]]:
-        """Yield row ranges and their tokens (rows, 1 + patches, D), computed in padded fixed batches."""
-        import torch
-
-        size = COMPUTE_BATCH.get(torch.device(self.device).type, 64)
-        for start in range(0, len(crops), size):
-            part = np.ascontiguousarray(crops[start : start + size])
-            count = len(part)
-            if count < size:
-                part = np.concatenate([part, np.zeros((size - count, *part.shape[1:]), np.uint8)])
-            with torch.inference_mode():
-                tokens = self.model(self._prepare(part))[:count]
-            yield slice(start, start + count), tokens
-
-    def _prepare(self, crops: npt.NDArray[np.uint8]) -> Tensor:
-        """Bring uint8 pictures to the device, to the input size and to the encoder's mean and deviation."""
-        import torch
-        import torch.nn.functional as F
-
-        side = self.spec.input_size
-        x_BCYX = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        if x_BCYX.shape[-2:] != (side, side):
-            x_BCYX = F.interpolate(
-                x_BCYX, size=(side, side), mode=self.spec.interpolation, antialias=True, align_corners=False
-            ).clamp_(0, 1)
-        mean = torch.tensor(self.spec.mean, device=self.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.spec.std, device=self.device).view(1, 3, 1, 1)
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        return x_BCYX.sub_(mean).div_(std).to(dtype).contiguous()
+    def _blocks(self, crops: Any, output: Output) -> Iterator[Float32]:
+        """Compute blocks of pictures in their order, reading ahead."""
+        compute = self._compute
+        if compute is None:
+            raise EncoderError(f"The encoder {self.name} was closed. Load it again.")
+        if not len(crops):
+            return
+        block = compute.block
+        if isinstance(compute, AcceleratorCompute):
+            compute.consider_compiling(len(crops), np.asarray(crops[:block]), output)
+        readers = READERS[self.device_type] if type(crops).__module__.startswith("zarr") else 1
+        yield from compute.stream(read_ahead(crops, block, readers=readers), output)
 
 
 def _check(crops: Any) -> None:

@@ -7,6 +7,8 @@ a timm state dict loads as it is.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +36,24 @@ class Attention(nn.Module):
         q_BHND, k_BHND, v_BHND = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         out_BHND = F.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND)
         mixed: Tensor = self.proj(out_BHND.transpose(1, 2).reshape(batch, tokens, dim))
+        return mixed
+
+    def first(self, x_BND: Tensor) -> Tensor:
+        """Attend for the first token only, (B, N, D) to (B, D).
+
+        One query needs no key and no value per token: the query goes through the key matrix once and meets the
+        tokens themselves, and what they add up to goes through the value matrix once. The key's bias is the same
+        for all tokens and drops out of the softmax. The same function with 1 / N of the products.
+        """
+        batch, _, dim = x_BND.shape
+        width = dim // self.heads
+        q_HED, k_HED, v_HED = self.qkv.weight.view(3, self.heads, width, dim).unbind(0)
+        q_HE, _, v_HE = self.qkv.bias.view(3, self.heads, width).unbind(0)
+        query_BHE = torch.einsum("bd,hed->bhe", x_BND[:, 0], q_HED) + q_HE
+        key_BHD = torch.einsum("bhe,hed->bhd", query_BHE * width**-0.5, k_HED)
+        weight_BHN = (key_BHD @ x_BND.transpose(1, 2)).softmax(dim=-1)
+        value_BHE = torch.einsum("bhd,hed->bhe", weight_BHN @ x_BND, v_HED) + v_HE
+        mixed: Tensor = self.proj(value_BHE.reshape(batch, dim))
         return mixed
 
 
@@ -88,6 +108,19 @@ class Block(nn.Module):
         out: Tensor = x_BND + self.ls2(self.mlp(self.norm2(x_BND)))
         return out
 
+    def first(self, x_BND: Tensor) -> Tensor:
+        """Give the first token of what `forward` gives, (B, N, D) to (B, D)."""
+        x_BD = x_BND[:, 0] + self.ls1(self.attn.first(self.norm1(x_BND)))
+        out: Tensor = x_BD + self.ls2(self.mlp(self.norm2(x_BD)))
+        return out
+
+
+def patches(x_BCYX: Tensor, side: int) -> Tensor:
+    """Cut pictures into non-overlapping squares, (B, C, Y, X) to (B, patches, C * side * side), row by row."""
+    batch, channels, height, width = x_BCYX.shape
+    x_BCYIXJ = x_BCYX.reshape(batch, channels, height // side, side, width // side, side)
+    return x_BCYIXJ.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * side * side)
+
 
 class PatchEmbed(nn.Module):
     """Linear map of non-overlapping patches, kept as a convolution as every release stores it."""
@@ -98,8 +131,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
         """Embed patches row by row, (B, 3, Y, X) to (B, patches, D)."""
-        out: Tensor = self.proj(x_BCYX)
-        return out.flatten(2).transpose(1, 2)
+        return F.linear(patches(x_BCYX, self.proj.kernel_size[0]), self.proj.weight.flatten(1), self.proj.bias)
 
 
 class VisionTransformer(Backbone):
@@ -141,15 +173,23 @@ class VisionTransformer(Backbone):
         Tensor
             (B, 1 + patches, D): the class token, then the patch tokens row by row.
         """
-        x_BPD = self.patch_embed(x_BCYX)
-        if masks_BP is not None and mask_token_1D is not None:
-            x_BPD = torch.where(masks_BP.unsqueeze(-1), mask_token_1D.to(x_BPD.dtype).unsqueeze(0), x_BPD)
-        x_BND = torch.cat([self.cls_token.expand(len(x_BPD), -1, -1), x_BPD], dim=1) + self.pos_embed
+        x_BND = self._enter(x_BCYX, masks_BP, mask_token_1D)
         for block in self.blocks:
             x_BND = block(x_BND)
         out: Tensor = self.norm(x_BND)
         return out
 
     def pooled(self, x_BCYX: Tensor) -> Tensor:
-        """Compute the class token after the final LayerNorm, (B, D)."""
-        return self.forward(x_BCYX)[:, 0]
+        """Compute the class token after the final LayerNorm, (B, D), without the last block's other tokens."""
+        x_BND = self._enter(x_BCYX)
+        for block in self.blocks[:-1]:
+            x_BND = block(x_BND)
+        out: Tensor = self.norm(cast(Block, self.blocks[-1]).first(x_BND))
+        return out
+
+    def _enter(self, x_BCYX: Tensor, masks_BP: Tensor | None = None, mask_token_1D: Tensor | None = None) -> Tensor:
+        """Turn pictures into the tokens that the first block sees, (B, 1 + patches, D)."""
+        x_BPD = self.patch_embed(x_BCYX)
+        if masks_BP is not None and mask_token_1D is not None:
+            x_BPD = torch.where(masks_BP.unsqueeze(-1), mask_token_1D.to(x_BPD.dtype).unsqueeze(0), x_BPD)
+        return torch.cat([self.cls_token.expand(len(x_BPD), -1, -1), x_BPD], dim=1) + self.pos_embed

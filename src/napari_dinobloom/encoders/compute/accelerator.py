@@ -1,0 +1,256 @@
+"""A graphics card (CUDA) or Apple's MPS: fixed padded batches, prepared on the device, overlapped with reading.
+
+Every forward pass has the same shape: the last batch is padded, so that a picture's numbers depend only on the batch
+size. Out of memory, the batch is halved and the work goes on. On CUDA uint8 pictures travel from pinned memory while
+the batch before them is computed, and the pass is recorded once as a CUDA graph; it is compiled where the pictures at
+hand gain more time than the compiler takes.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_dinobloom.encoders.compute.base import Float32, Output, Pictures, prepare, reduce
+from napari_dinobloom.encoders.device import free_memory
+from napari_dinobloom.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from napari_dinobloom.encoders.build import Loaded
+    from napari_dinobloom.encoders.device import Precision
+
+LARGEST_BATCH = {"cuda": 256, "mps": 32}
+"""Pictures per pass where memory allows; more do not make a ViT faster."""
+
+COMPILE_SECONDS, COMPILE_GAIN = 60.0, 0.2
+"""What compiling is taken to cost, and the share of the time that it saves."""
+
+FEW = 8
+"""Size of the batch to which single pictures on demand are padded."""
+
+RECORD_AFTER = 2
+"""Passes of one shape before it is recorded: recording costs as much as some passes."""
+
+LIVE_TENSORS = 24
+"""Tensors of (tokens, D) that a block is taken to hold at once, its feed-forward part included."""
+
+logger = logging.getLogger(__name__)
+
+
+class AcceleratorCompute:
+    """A network on a graphics card.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The network; its weights are taken over.
+    device : torch.device
+        Of type cuda or mps.
+    precision : {"float32", "bf16"}
+        Number type of weights and products.
+    max_memory : int, optional
+        Bytes that may be taken on the device; None takes half of what is free.
+    """
+
+    def __init__(
+        self, loaded: Loaded, device: torch.device, precision: Precision, max_memory: int | None = None
+    ) -> None:
+        import torch
+
+        self.spec, self.device = loaded.spec, device
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        model = loaded.backbone.to(device=device, dtype=self._dtype).to(memory_format=torch.channels_last)
+        self._model: torch.nn.Module | None = model
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        room = free_memory(device) // 2 if max_memory is None else max_memory - weights
+        self._batch = self._fitting(room)
+        self._passes: dict[tuple[Output, tuple[int, ...]], Callable[[Tensor], Tensor]] = {}
+        self._uses: Counter[tuple[Output, tuple[int, ...]]] = Counter()
+        self._compiled: Callable[[Tensor, Output], Tensor] | None = None
+
+    @property
+    def block(self) -> int:
+        """Pictures per pass."""
+        return self._batch
+
+    def _fitting(self, room: int) -> int:
+        """Give the largest power of two of pictures whose pass is taken to fit into `room` bytes, at least 1."""
+        spec = self.spec
+        tokens = 1 + (spec.grid or 16) ** 2
+        each = tokens * spec.dim * LIVE_TENSORS * self._dtype.itemsize + 3 * 4 * spec.input_size**2
+        batch = LARGEST_BATCH.get(self.device.type, 32)
+        while batch > 1 and batch * each > room:
+            batch //= 2
+        return batch
+
+    def stream(self, blocks: Iterable[Pictures], output: Output) -> Iterator[Float32]:
+        """Compute blocks of pictures (n, Y, X, 3) in their order; one block is computed while another is taken."""
+        waiting: deque[tuple[Pictures, list[Tensor]]] = deque()
+        try:
+            for block in blocks:
+                waiting.append((block, self._launch(block, output)))
+                if len(waiting) > 1:
+                    yield self._taken(*waiting.popleft(), output)
+            while waiting:
+                yield self._taken(*waiting.popleft(), output)
+        finally:
+            waiting.clear()
+            self._give_back()
+
+    def _launch(self, block: Pictures, output: Output) -> list[Tensor]:
+        """Start the passes of a block, smaller ones where memory does not suffice; results are still on the device."""
+        import torch
+
+        while True:
+            try:
+                with torch.inference_mode():
+                    return [self._pass(block[i : i + self._batch], output) for i in range(0, len(block), self._batch)]
+            except RuntimeError as error:
+                self._halve(error)
+
+    def _taken(self, block: Pictures, results: list[Tensor], output: Output) -> Float32:
+        """Bring the results of a block to the CPU; memory that runs out only now is answered as in `_launch`."""
+        while True:
+            try:
+                return np.concatenate([result.float().cpu().numpy() for result in results])
+            except RuntimeError as error:
+                self._halve(error)
+                results = self._launch(block, output)
+
+    def _halve(self, error: RuntimeError) -> None:
+        """Answer an error of memory with smaller batches; raise any other, and one that a single picture causes."""
+        import torch
+
+        # MPS has no class of its own for it.
+        if not (isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)):
+            raise error
+        if self._batch == 1:
+            raise EncoderError(
+                f"{self.spec.name}: {self.device} has too little memory for a single picture. Close what else uses "
+                "the card, or take a smaller encoder or device cpu."
+            ) from error
+        self._batch //= 2
+        logger.warning("%s: out of memory; going on with %d pictures at a time", self.device, self._batch)
+        self._give_back()
+
+    def _pass(self, pictures: Pictures, output: Output) -> Tensor:
+        """Compute up to `_batch` pictures, padded to that number or to `FEW`; gives only their rows."""
+        import torch
+
+        count = len(pictures)
+        size = min(FEW, self._batch) if count <= FEW else self._batch
+        host = torch.empty((size, *pictures.shape[1:]), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        host[:count] = torch.from_numpy(np.ascontiguousarray(pictures))
+        host[count:] = 0
+        key = (output, tuple(host.shape))
+        self._uses[key] += 1
+        if key not in self._passes and self._uses[key] > RECORD_AFTER and self.device.type == "cuda":
+            self._passes[key] = self._recorded(host, output)
+        if key in self._passes:
+            return self._passes[key](host)[:count]
+        return self._forward(host.to(self.device, non_blocking=True), output)[:count]
+
+    def _forward(self, pictures_BYXC: Tensor, output: Output) -> Tensor:
+        """Prepare and compute, all on the device."""
+        if self._model is None:
+            raise RuntimeError("The encoder was closed.")
+        x_BCYX = prepare(pictures_BYXC, self.spec, self._dtype)
+        if output == "pooled":
+            return self._model.pooled(x_BCYX)  # type: ignore[operator, no-any-return]
+        return reduce(self._model(x_BCYX), output)
+
+    def _recorded(self, host: Tensor, output: Output) -> Callable[[Tensor], Tensor]:
+        """Record one pass as a CUDA graph; gives a function from pinned pictures to results that replays it."""
+        import torch
+
+        static = torch.empty_like(host, device=self.device)
+        forward = self._compiled or self._forward
+        graph = torch.cuda.CUDAGraph()
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                forward(static, output)
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        with torch.cuda.graph(graph):
+            result = forward(static, output)
+
+        def replay(pictures: Tensor) -> Tensor:
+            static.copy_(pictures, non_blocking=True)
+            graph.replay()
+            return result.clone()
+
+        return replay
+
+    def consider_compiling(self, total: int, sample: Pictures, output: Output) -> bool:
+        """Compile the pass if `total` pictures gain more time than the compiler takes.
+
+        Parameters
+        ----------
+        total : int
+            Pictures that are to come.
+        sample : ndarray (n, Y, X, 3) uint8
+            The first of them, to measure with.
+        output : str
+            What is computed of them.
+
+        Returns
+        -------
+        bool
+            Whether it was compiled; False without a word where there is no compiler.
+        """
+        import torch
+
+        if self.device.type != "cuda" or self._compiled is not None or not can_compile():
+            return False
+        self._launch(sample, output)
+        torch.cuda.synchronize(self.device)
+        started = time.perf_counter()
+        self._launch(sample, output)
+        torch.cuda.synchronize(self.device)
+        each = (time.perf_counter() - started) / len(sample)
+        if total * each * COMPILE_GAIN < COMPILE_SECONDS:
+            return False
+        try:
+            compiled = torch.compile(self._forward, fullgraph=True, dynamic=False)
+            with torch.inference_mode():
+                compiled(torch.zeros((self._batch, *sample.shape[1:]), dtype=torch.uint8, device=self.device), output)
+        except Exception as error:  # compilers fail in as many ways as there are machines; the plain pass remains
+            logger.info("The pass was not compiled: %s", error)
+            return False
+        self._compiled = compiled
+        return True
+
+    def _give_back(self) -> None:
+        """Free what passes keep, so that whoever draws on the same card finds its memory again."""
+        import torch
+
+        self._passes.clear()
+        self._uses.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
+
+    def close(self) -> None:
+        """Give all memory back."""
+        self._model = self._compiled = None
+        self._give_back()
+
+
+def can_compile() -> bool:
+    """Tell whether this machine has what torch's compiler needs: a C compiler and Triton."""
+    from importlib.util import find_spec
+
+    return find_spec("triton") is not None and any(shutil.which(name) for name in ("cc", "gcc", "clang", "cl"))
