@@ -1,16 +1,32 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import fields
+
 import pytest
 
-from napari_dinobloom.encoders.registry import REGISTRY, find
+from napari_dinobloom.encoders.architecture import ARCHITECTURES, Network
+from napari_dinobloom.encoders.registry import REGISTRY, WeightSource, find, spec_of
 from napari_dinobloom.errors import EncoderError
 
 
 def test_every_published_name_is_known() -> None:
-    wanted = {"starter"}
+    wanted = {"starter", "ResNet-50", "ResNet-50-stage3", "Phikon", "CTransPath"}
     wanted |= {f"DinoBloom-{s}" for s in "SBLG"} | {f"DINOv2-{s}" for s in "SBLg"} | {f"RedDino-{s}" for s in "SBL"}
     assert set(REGISTRY) == wanted
     assert all(spec.name == name for name, spec in REGISTRY.items())
+
+
+def test_every_entry_is_whole() -> None:
+    for spec in REGISTRY.values():
+        for field in fields(spec):
+            if field.name not in ("patch_size", "positions", "terms", "gated"):
+                assert getattr(spec, field.name), f"{spec.name} has no {field.name}"
+        assert (spec.grid is None) == (spec.patch_size is None) == isinstance(spec.architecture, Network)
+        assert all(source.url.startswith("https://") or spec.name == "starter" for source in spec.sources)
+    assert {spec.name for spec in REGISTRY.values() if spec.terms} == {"Phikon", "CTransPath"}
+    assert all("https://" in spec.terms for spec in REGISTRY.values() if spec.terms)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +38,7 @@ def test_sizes_are_those_of_the_paper(size: str, dim: int, millions: int) -> Non
     assert abs(spec.parameters / 1e6 - millions) < 0.01 * millions + 0.5
     assert spec.mean == (0.485, 0.456, 0.406)
     assert spec.std == (0.229, 0.224, 0.225)
+    assert (spec.positions, find(f"DINOv2-{size}").positions) == (None, "hub")
 
 
 def test_published_hashes() -> None:
@@ -30,12 +47,55 @@ def test_published_hashes() -> None:
     assert known["pytorch_model_l.bin"].startswith("3963b60942e18e1f")
     assert known["pytorch_model_g.bin"].startswith("16bff9c85eabb262")
     assert known["vit_base_patch14_224.dinobloom.safetensors"].startswith("37d7c42f6ac8adea")
+    assert known["dinov2_vits14_pretrain.pth"].startswith("b938bf1bc15cd2ec")
     assert all(len(value) == 64 and int(value, 16) >= 0 for value in known.values())
-    files = [s.file for spec in REGISTRY.values() for s in spec.sources]
-    assert len(files) == len(set(files)), "two encoders would be looked for under one file name"
+    files = {s.file: s for spec in REGISTRY.values() for s in spec.sources}
+    assert all(files[s.file] == s for spec in REGISTRY.values() for s in spec.sources), "one name for two files"
+
+
+def test_a_hash_agrees_as_far_as_it_is_known() -> None:
+    whole, part, none = (
+        WeightSource("https://x", "a", sha256="ab" * 32),
+        WeightSource("https://x", "a", sha256_prefix="abab"),
+        WeightSource("https://x", "a"),
+    )
+    assert (whole.agrees("ab" * 32), whole.agrees("ab" * 31 + "ac")) == (True, False)
+    assert (part.agrees("ab" * 31 + "ac"), part.agrees("ac" * 32)) == (True, False)
+    assert none.agrees("ab" * 32) is None
+    assert find("resnet-50").sources[0].sha256_prefix == "11ad3fa6"
+    assert find("resnet-50").sources[0].file.startswith("resnet50-11ad3fa6")
 
 
 def test_names_are_found_without_capitals_and_corrected() -> None:
     assert find("dinobloom-s") is REGISTRY["DinoBloom-S"]
     with pytest.raises(EncoderError, match=r"Did you mean 'DinoBloom-B'\?.*starter"):
         find("DinoBlom-B")
+
+
+def test_a_model_of_timm_is_found_by_timms_name() -> None:
+    spec = find("timm:vit_small_patch16_224.augreg_in21k")
+    assert (spec.dim, spec.patch_size, spec.input_size, spec.grid, spec.pooling) == (384, 16, 224, 14, "class")
+    assert (spec.mean, spec.std, spec.interpolation) == ((0.5,) * 3, (0.5,) * 3, "bicubic")
+    assert spec.licence == "apache-2.0"
+    assert not spec.terms
+    assert spec.sources[0].file == "vit_small_patch16_224.augreg_in21k.safetensors"
+    assert find("vit_small_patch16_224.augreg_in21k") == spec
+    convolutional = find("resnet50.a1_in1k")
+    assert (convolutional.dim, convolutional.grid) == (2048, None)
+    assert "dinov3-license" in find("timm:vit_small_patch16_dinov3.lvd1689m").terms
+    for wrong in ("timm:vit_smal_patch16_224", "vit_small_patch16_224.nowhere", "timm:"):
+        with pytest.raises(EncoderError, match="timm has no weights named"):
+            find(wrong)
+
+
+def test_a_file_of_ones_own_is_seen_as_its_architecture_is_used() -> None:
+    own = spec_of(ARCHITECTURES["B/16"], "mine", note="A file.")
+    assert (own.name, own.dim, own.grid, own.licence, own.sources, own.terms) == ("mine", 768, 14, "unknown", (), "")
+    cut = spec_of(Network("ResNet-50-stage3"), "cut")
+    assert (cut.name, cut.dim, cut.pooling, cut.licence) == ("cut", 1024, "mean", "unknown")
+
+
+def test_the_registry_needs_no_torch() -> None:
+    code = "import sys; from napari_dinobloom.encoders.registry import find; find('dinobloom-b'); "
+    code += "assert not {'torch', 'timm', 'torchvision', 'napari'} & set(sys.modules), sorted(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

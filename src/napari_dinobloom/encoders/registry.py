@@ -197,7 +197,7 @@ CTRANSPATH = _other(
     "CTransPath",
     768,
     "mean",
-    27_520_602,
+    27_520_038,
     "GPL-3.0",
     WeightSource(
         "https://github.com/Xiyue-Wang/TransPath",
