@@ -40,3 +40,4 @@ def real_data() -> Path:
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what the package remembers about this machine out of the developer's own folders."""
     monkeypatch.setenv("NAPARI_DINOBLOOM_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setenv("NAPARI_DINOBLOOM_CACHE", str(tmp_path_factory.mktemp("cache")))

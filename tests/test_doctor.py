@@ -88,6 +88,23 @@ def test_a_full_disk_and_a_read_only_folder_are_said(monkeypatch: pytest.MonkeyP
     assert str(tmp_path) in finding.remedy
 
 
+def test_encoders_that_are_here_are_listed_with_their_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_dinobloom.encoders.library import identify
+
+    monkeypatch.setenv("NAPARI_DINOBLOOM_CACHE", str(tmp_path / "weights"))
+    assert _by_topic(examine())["Encoders"] == Finding("Encoders", "ok", "none beside the starter")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "pytorch_model_s.bin").write_bytes(b"some weights")
+    found = _by_topic(examine())
+    assert (found["Encoders"].status, found["Encoders"].value) == ("note", "DinoBloom-S (unchecked)")
+    assert str(tmp_path / "weights") in found["Weights folder"].value
+    identify("DinoBloom-S")
+    assert _by_topic(examine())["Encoders"].value == "DinoBloom-S (unverified)"
+    (tmp_path / "weights" / "weights.json").write_text("torn")
+    damaged = _by_topic(examine())["Encoders"]
+    assert (damaged.status, "weights.json" in damaged.value) == ("problem", True)
+
+
 def test_it_needs_nothing_installed_until_it_is_asked() -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); import napari_dinobloom.doctor as d; d.missing_packages()"
     source = Path(doctor.__file__).parents[1]

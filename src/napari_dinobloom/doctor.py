@@ -118,7 +118,7 @@ def examine(folders: Sequence[Path] = ()) -> list[Finding]:
     list of Finding
         Never raises for what it finds: an import that fails is a finding.
     """
-    findings = [_python(), *_torch(), _window(), *_system_libraries(), _weights()]
+    findings = [_python(), *_torch(), _window(), *_system_libraries(), _weights(), *_encoders()]
     findings += [_folder("Data folder", _home()), _folder("Current folder", Path.cwd())]
     findings += [_folder("Folder", folder) for folder in folders]
     return findings
@@ -196,6 +196,28 @@ def _weights() -> Finding:
     if not path.is_file():
         return Finding("Starter encoder", "problem", f"{path} is missing", "Install napari-dinobloom again.")
     return Finding("Starter encoder", "ok", f"{path.stat().st_size / 1e6:.1f} MB in the package")
+
+
+def _encoders() -> list[Finding]:
+    """Which published and imported encoders are on this machine, and whether their files are the right ones."""
+    try:
+        from napari_dinobloom.encoders.inventory import holdings
+        from napari_dinobloom.encoders.library import cache_folder
+
+        held = [one for one in holdings() if one.state not in ("absent", "bundled")]
+        folder = _folder("Weights folder", cache_folder())
+    except Exception as error:  # an installation may lack any library
+        return [Finding("Encoders", "problem", f"{error}".splitlines()[0], "Mend what is named, or install again.")]
+    listed = ", ".join(f"{one.spec.name} ({one.state})" for one in held) or "none beside the starter"
+    wrong = [one for one in held if one.problem]
+    if wrong:
+        return [Finding("Encoders", "problem", listed, " ".join(one.problem for one in wrong)), folder]
+    if any(one.state in ("unverified", "unchecked") for one in held):
+        remedy = (
+            "unverified: no hash is published, the first one seen is kept; `napari-dinobloom weights verify` checks."
+        )
+        return [Finding("Encoders", "note", listed, remedy), folder]
+    return [Finding("Encoders", "ok", listed), folder]
 
 
 def _folder(topic: str, folder: Path) -> Finding:

@@ -16,16 +16,9 @@ from napari_dinobloom.encoders.library import Located
 from napari_dinobloom.encoders.spec import EncoderSpec, WeightSource
 from napari_dinobloom.errors import DownloadError, EncoderError
 from napari_dinobloom.io.atomic import disk_errors
-from napari_dinobloom.io.download import (
-    OFFLINE_VARIABLE,
-    Unwanted,
-    iter_copy,
-    iter_download,
-    iter_hash,
-    offline,
-    part_of,
-)
+from napari_dinobloom.io.download import OFFLINE_VARIABLE, iter_download, offline
 from napari_dinobloom.io.lock import Holder, acquire
+from napari_dinobloom.io.part import Unwanted, iter_copy, iter_hash, part_of
 from napari_dinobloom.progress import Progress, Steps, drain
 
 HUGGING_FACE = "https://huggingface.co"

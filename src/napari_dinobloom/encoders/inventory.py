@@ -17,8 +17,8 @@ from napari_dinobloom.encoders.registry import REGISTRY, spec_of
 from napari_dinobloom.encoders.spec import EncoderSpec, PositionRule
 from napari_dinobloom.errors import EncoderError
 from napari_dinobloom.io.atomic import disk_errors
-from napari_dinobloom.io.download import Unwanted, iter_copy, iter_hash
 from napari_dinobloom.io.journal import now
+from napari_dinobloom.io.part import Unwanted, iter_copy, iter_hash
 from napari_dinobloom.progress import Progress, Steps, drain
 
 State = Literal["absent", "bundled", "verified", "unverified", "imported", "unchecked", "wrong"]
@@ -110,10 +110,12 @@ def iter_verify(name: str | None = None) -> Steps[list[Holding]]:
         sha256 = yield from _shifted(hashing, done, total, path.name)
         done += path.stat().st_size
         ledger = Ledger.read(library.cache_folder())
-        if not library.difference(located, sha256, ledger):
+        if library.difference(located, sha256, ledger):
+            ledger.seen.pop(ledger.key(path), None)  # what loading remembers was of the file before
+        else:
             library.note(located, sha256, ledger)
-            with suppress(OSError):  # a cache folder that many share may be read-only
-                ledger.write()
+        with suppress(OSError):  # a cache folder that many share may be read-only
+            ledger.write()
         found.append(_holding(located, sha256, ledger))
     return found
 

@@ -1,16 +1,12 @@
-"""Bring one file from the network or another disk to its place: whole, checked, and taken up where it broke off.
+"""Fetch one file over HTTP, whole and checked, and go on where an earlier try broke off.
 
-Bytes arrive in a part file beside the target (``.NAME.download``), which keeps its name so that a later call goes on
-with it. Beside it ``.NAME.download.version`` keeps the server's mark of the file's version (ETag or Last-Modified,
-RFC 9110 section 8.8), so that two versions are never joined. The SHA-256 is computed while the bytes pass.
-
-Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY``), certificates from ``SSL_CERT_FILE``.
+The server's mark of a file's version is its ETag or else its Last-Modified (RFC 9110, section 8.8). Proxies come from
+the environment (``HTTPS_PROXY``, ``NO_PROXY``), certificates from ``SSL_CERT_FILE``.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import os
 import shutil
@@ -20,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from email.message import Message
 from http.client import HTTPMessage
 from importlib import metadata
@@ -29,7 +25,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from napari_dinobloom.errors import DownloadError
-from napari_dinobloom.io.atomic import sync_folder
+from napari_dinobloom.io.part import Clock, Part, Unwanted
 from napari_dinobloom.progress import Progress, Steps
 
 OFFLINE_VARIABLE = "NAPARI_DINOBLOOM_OFFLINE"
@@ -50,19 +46,9 @@ TIMEOUT_S = 30.0
 BLOCK = 1 << 15
 """Bytes read from a connection in one go."""
 
-FILE_BLOCK = 1 << 20
-"""Bytes read from a disk in one go."""
-
-REPORT_S = 0.1
-"""Least seconds between two reports of progress."""
-
 CERTIFICATES = (
     "Where a firewall opens encrypted connections, set SSL_CERT_FILE to the file of your institution's certificates."
 )
-
-
-class Unwanted(Exception):
-    """What arrived is not the file that was asked for; the text says how it differs."""
 
 
 class _Lost(Exception):
@@ -78,11 +64,6 @@ class _Lost(Exception):
 def offline() -> bool:
     """Whether the environment forbids the network (`OFFLINE_VARIABLE`)."""
     return os.environ.get(OFFLINE_VARIABLE, "") not in ("", "0")
-
-
-def part_of(target: Path) -> Path:
-    """Name under which the bytes of `target` arrive."""
-    return target.with_name(f".{target.name}.download")
 
 
 def iter_download(
@@ -122,13 +103,14 @@ def iter_download(
         The disk is full or may not be written.
     """
     _allow(url, target)
-    part, tries = _Part(target, size, sha256), 0
+    part, tries = Part(target, size, sha256), 0
     yield from part.iter_take_up()
     while True:
         before, wait = part.have, 0.0
         try:
             yield from _receive(part, url, token)
             part.settle()
+            yield part.progress()
             return part.sha256
         except Unwanted as error:
             joined, failure = part.joined, DownloadError(f"{url} is not the file expected: {error}")
@@ -152,145 +134,7 @@ def iter_download(
         yield from _pause(max(PAUSE_S * tries, wait), part.have, part.total)
 
 
-def iter_copy(source: Path, target: Path, *, size: int | None = None, sha256: str | None = None) -> Steps[str]:
-    """Copy `source`, which was carried here, to `target` with the checks of `iter_download`.
-
-    Raises
-    ------
-    Unwanted
-        `source` has another size or sum; `target` is untouched then.
-    OSError
-        `source` cannot be read or `target` not written.
-    """
-    part = _Part(target, size, sha256)
-    part.clear()
-    part.total = source.stat().st_size
-    clock = _Clock()
-    try:
-        with open(source, "rb") as read, open(part.path, "wb") as write:
-            while block := read.read(FILE_BLOCK):
-                part.take(block, write)
-                if clock.due():
-                    yield part.progress()
-        part.settle()
-    except BaseException:
-        part.clear()
-        raise
-    return part.sha256
-
-
-def iter_hash(path: Path) -> Steps[str]:
-    """Compute the SHA-256 of a file, 64 hexadecimal digits, with progress in bytes."""
-    digest, total, clock, done = hashlib.sha256(), path.stat().st_size, _Clock(), 0
-    with open(path, "rb") as handle:
-        while block := handle.read(FILE_BLOCK):
-            digest.update(block)
-            done += len(block)
-            if clock.due():
-                yield Progress(done, total, path.name)
-    return digest.hexdigest()
-
-
-class _Clock:
-    """Says when progress is worth a report: at once, then every `REPORT_S`."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def due(self) -> bool:
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + REPORT_S
-        return True
-
-
-class _Part:
-    """What has arrived of a file: how much, its hash so far, and which version of the file it belongs to."""
-
-    def __init__(self, target: Path, size: int | None, sha256: str | None) -> None:
-        self.target, self.size, self.wanted = target, size, sha256
-        self.path = part_of(target)
-        self._note = self.path.with_name(f"{self.path.name}.version")
-        self.have, self.total, self.version, self.joined = 0, size or 0, "", False
-        self._digest = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """Hash of what is there."""
-        return self._digest.hexdigest()
-
-    @property
-    def complete(self) -> bool:
-        """Whether all bytes are there, as far as one can know without asking."""
-        return self.size is not None and self.have == self.size
-
-    def progress(self) -> Progress:
-        """Report of how much is there."""
-        return Progress(self.have, max(self.total, self.have) if self.total else 0, self.target.name)
-
-    def iter_take_up(self) -> Iterator[Progress]:
-        """Read what an earlier call left, or remove it where nobody can tell which version it belongs to."""
-        with suppress(OSError, UnicodeDecodeError):
-            self.version = self._note.read_text(encoding="utf-8").strip()
-        left = self.path.stat().st_size if self.path.exists() else 0
-        if not (self.wanted or self.version) or (self.size is not None and left > self.size):
-            self.clear()
-        if not self.path.exists():
-            return
-        clock = _Clock()
-        with open(self.path, "rb") as handle:
-            while block := handle.read(FILE_BLOCK):
-                self._digest.update(block)
-                self.have += len(block)
-                if clock.due():
-                    yield self.progress()
-        self.joined = self.have > 0
-
-    def begin(self, version: str) -> None:
-        """Note which version the bytes that come now belong to."""
-        if version != self.version:
-            self.version = version
-            self._note.write_text(version, encoding="utf-8")
-
-    def take(self, block: bytes, handle: IO[bytes]) -> None:
-        """Write bytes behind those that are there."""
-        if self.size is not None and self.have + len(block) > self.size:
-            raise Unwanted(f"it is larger than {self.size} bytes")
-        handle.write(block)
-        self._digest.update(block)
-        self.have += len(block)
-
-    def end(self, length: str) -> None:
-        """Take note of how long the server says the file is, when it has nothing to add."""
-        if length == str(self.have):
-            self.size = self.have
-        else:
-            self.clear()
-
-    def clear(self) -> None:
-        """Forget all that has arrived."""
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
-        self.have, self.total, self.version, self.joined = 0, self.size or 0, "", False
-        self._digest = hashlib.sha256()
-
-    def settle(self) -> None:
-        """Check what has arrived and give it its name, or raise Unwanted."""
-        if self.size is not None and self.have != self.size:
-            raise Unwanted(f"{self.have} bytes instead of {self.size}")
-        if self.wanted is not None and self.sha256 != self.wanted.lower():
-            raise Unwanted(f"its SHA-256 is {self.sha256[:16]}..., not {self.wanted[:16]}...")
-        if not self.path.exists():  # an empty file
-            self.path.touch()
-        with open(self.path, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(self.path, self.target)
-        self._note.unlink(missing_ok=True)
-        sync_folder(self.target.parent)
-
-
-def _receive(part: _Part, url: str, token: str | None) -> Iterator[Progress]:
+def _receive(part: Part, url: str, token: str | None) -> Iterator[Progress]:
     """Append to `part` what it lacks of `url`."""
     if part.complete:
         return
@@ -308,7 +152,7 @@ def _receive(part: _Part, url: str, token: str | None) -> Iterator[Progress]:
             raise Unwanted(f"{part.total} bytes instead of {part.size}")
         _need_room(part)
         part.begin(_version(answer.headers) or part.version)
-        clock = _Clock()
+        clock = Clock()
         with open(part.path, "ab" if part.have else "wb") as handle:
             while block := _read(answer):
                 part.take(block, handle)
@@ -319,7 +163,7 @@ def _receive(part: _Part, url: str, token: str | None) -> Iterator[Progress]:
         raise _Lost(ConnectionError(f"the connection ended after {part.have} of {part.total} bytes"))
 
 
-def _open(url: str, part: _Part, token: str | None) -> http.client.HTTPResponse:
+def _open(url: str, part: Part, token: str | None) -> http.client.HTTPResponse:
     """Ask for `url` from the first byte that `part` lacks."""
     headers = {"User-Agent": f"napari-dinobloom/{_own_version()}", "Accept-Encoding": "identity"}
     if token:
@@ -365,7 +209,7 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
         return answer.read1(BLOCK)
 
 
-def _goes_on(answer: http.client.HTTPResponse, part: _Part) -> bool:
+def _goes_on(answer: http.client.HTTPResponse, part: Part) -> bool:
     """Whether the answer brings the bytes behind those of `part`, of the same version."""
     if answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {part.have}-"):
         return False
@@ -381,7 +225,7 @@ def _version(headers: Message) -> str:
     return f"Last-Modified: {date}" if date else ""
 
 
-def _total(answer: http.client.HTTPResponse, part: _Part) -> int | None:
+def _total(answer: http.client.HTTPResponse, part: Part) -> int | None:
     """Bytes of the whole file, where the server says so."""
     ranged = answer.headers.get("Content-Range", "").rpartition("/")[2]
     if answer.status == 206:
@@ -390,7 +234,7 @@ def _total(answer: http.client.HTTPResponse, part: _Part) -> int | None:
     return int(length) if length.isdigit() else part.size
 
 
-def _need_room(part: _Part) -> None:
+def _need_room(part: Part) -> None:
     """Raise OSError (ENOSPC) where the rest of the file does not fit on the disk."""
     free = shutil.disk_usage(part.path.parent).free
     if part.total - part.have > free:

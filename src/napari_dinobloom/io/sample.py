@@ -14,8 +14,9 @@ from pathlib import Path
 
 from napari_dinobloom.errors import DinoBloomError, DownloadError
 from napari_dinobloom.io.atomic import write_text
-from napari_dinobloom.io.download import Unwanted, iter_copy, iter_download, iter_hash
+from napari_dinobloom.io.download import iter_download
 from napari_dinobloom.io.locations import home
+from napari_dinobloom.io.part import Unwanted, iter_copy, iter_hash
 from napari_dinobloom.progress import Progress, Steps, drain
 
 COMMIT = "d272fb14cdff6e473fafeeeba32aba5f560e9e43"

@@ -1,0 +1,161 @@
+"""The commands of `napari-dinobloom weights`, as a person types them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner, Result
+from webserver import PROXIES, Web, serve
+
+from napari_dinobloom import weights_cli
+from napari_dinobloom.cli import app
+from napari_dinobloom.encoders import architecture, registry
+from napari_dinobloom.encoders.architecture import Architecture
+from napari_dinobloom.encoders.encoder import load_encoder
+from napari_dinobloom.encoders.spec import WeightSource, vit_spec
+from napari_dinobloom.io import download
+
+TOY = Architecture("toy", 32, 2, 2, 64)
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    monkeypatch.setitem(architecture.ARCHITECTURES, "toy", TOY)
+    file = io.BytesIO()
+    torch.save({key: torch.ones(shape) for key, shape in TOY.shapes().items()}, file)
+    return file.getvalue()
+
+
+@pytest.fixture
+def web(weights: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A server with the weights of Toy (hash published) and Bound (terms, no hash)."""
+    for name in (*PROXIES, download.OFFLINE_VARIABLE, "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "PAUSE_S", 0.0)
+    with serve(Web({"toy.pth": weights, "bound.pth": weights})) as web:
+        toy = WeightSource(f"{web.url}/toy.pth", "Toy.pth", len(weights), hashlib.sha256(weights).hexdigest())
+        bound = WeightSource(f"{web.url}/bound.pth", "Bound.pth")
+        for spec in (
+            vit_spec("Toy", "toy", licence="MIT", sources=(toy,)),
+            vit_spec("Bound", "toy", licence="own", sources=(bound,), terms="Not for sale."),
+        ):
+            monkeypatch.setitem(registry.REGISTRY, spec.name, spec)
+        yield web
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NAPARI_DINOBLOOM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def _do(*words: object) -> Result:
+    return CliRunner().invoke(app, ["weights", *map(str, words)])
+
+
+def _row(name: str) -> list[str]:
+    lines = _do("list").stdout.splitlines()
+    line = next(line for line in lines if line.split()[0] == name)
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_the_list_says_what_is_here(web: Web, cache: Path) -> None:
+    done = _do("list")
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *registry.REGISTRY]
+    assert len({line.index(word) for line, word in zip(lines, ["D", "192", "384"], strict=False)}) == 1, "in columns"
+    assert "not here" in _row("Toy")
+    assert "terms" in _row("Bound")
+    assert _do("download", "Toy").exit_code == 0
+    assert "here, as published" in _row("Toy")
+    assert "in the package" in _row("starter")
+
+
+def test_download_prints_the_file_and_path_finds_it(web: Web, cache: Path) -> None:
+    missing = _do("path", "Toy")
+    assert (missing.exit_code, "weights download Toy" in missing.stderr) == (2, True)
+    for command in (("download", "toy"), ("path", "Toy")):
+        done = _do(*command)
+        assert (done.exit_code, done.stdout.strip()) == (0, str(cache / "Toy.pth"))
+
+
+def test_terms_are_accepted_by_an_option_or_at_the_terminal(
+    web: Web, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = _do("download", "Bound")
+    assert refused.exit_code == 2
+    assert "Not for sale" in refused.stderr
+    assert "--accept-licence" in refused.stderr
+    assert web.requests == []
+    asked: list[str] = []
+
+    def confirm(question: str) -> bool:
+        asked.append(question)
+        return len(asked) == 2
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(weights_cli, "sys", type("sys", (), {"stdin": Terminal()}))
+    monkeypatch.setattr(typer, "confirm", confirm)
+    assert _do("download", "Bound").exit_code == 2, "no is no"
+    assert _do("download", "Bound").exit_code == 0
+    assert _do("download", "Bound").exit_code == 0
+    assert len(asked) == 2, "asked until it is accepted, then never again"
+    assert "here, unverified" in _row("Bound")
+    monkeypatch.setattr(weights_cli, "sys", sys)
+    assert load_encoder("Bound", device="cpu").name == "Bound"
+
+
+def test_accepting_in_the_call(web: Web, cache: Path) -> None:
+    assert _do("download", "Bound", "--accept-licence").exit_code == 0
+
+
+def test_a_carried_file_and_a_mirror(web: Web, cache: Path, weights: bytes, tmp_path: Path) -> None:
+    carried = tmp_path / "download(1)"
+    carried.write_bytes(weights)
+    assert _do("download", "Toy", "--from", carried).stdout.strip() == str(cache / "Toy.pth")
+    assert web.requests == []
+    (cache / "Toy.pth").unlink()
+    web.files["Toy.pth"] = weights
+    assert _do("download", "Toy", "--all-sources", "--base-url", web.url).stdout.strip() == str(cache / "Toy.pth")
+    both = _do("download", "Toy", "--from", carried, "--all-sources")
+    assert (both.exit_code, "--from takes one file" in both.stderr) == (2, True)
+
+
+def test_verify_ends_with_1_where_a_file_is_wrong(web: Web, cache: Path, weights: bytes) -> None:
+    assert _do("verify").exit_code == 0
+    _do("download", "Toy")
+    _do("download", "Bound", "--accept-licence")
+    good = _do("verify")
+    assert good.exit_code == 0
+    assert f"Toy: here, as published, sha256 {hashlib.sha256(weights).hexdigest()}" in good.stdout
+    (cache / "Bound.pth").write_bytes(weights + b"!")
+    wrong = _do("verify")
+    assert wrong.exit_code == 1
+    assert "Bound: here, WRONG" in wrong.stdout
+    assert "verify --repin Bound" in wrong.stdout
+    assert _do("verify", "Toy").exit_code == 0
+    assert "Bound" in _do("verify", "--repin", "Bound").stdout
+    assert _do("verify", "Bound").exit_code == 0
+
+
+def test_import_makes_a_name(web: Web, cache: Path, weights: bytes, tmp_path: Path) -> None:
+    own = tmp_path / "teacher_checkpoint.pth"
+    own.write_bytes(weights)
+    done = _do("import", own, "--name", "our-lab")
+    assert (done.exit_code, done.stdout.strip()) == (0, f"our-lab: {own}")
+    assert "here, your own" in _row("our-lab")
+    assert load_encoder("our-lab", device="cpu").dim == 32
+    taken = _do("import", own, "--name", "toy")
+    assert (taken.exit_code, "published encoder" in taken.stderr) == (2, True)
+    assert _do("import", own, "--name", "copied", "--copy").stdout.strip() == f"copied: {cache / 'copied.pth'}"
