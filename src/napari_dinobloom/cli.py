@@ -10,6 +10,7 @@ import typer
 
 from napari_dinobloom.console import console, mendable, summarise, tell, watch
 from napari_dinobloom.errors import InputError, LicenceError
+from napari_dinobloom.weights_cli import weights_app
 
 app = typer.Typer(
     name="napari-dinobloom",
@@ -19,7 +20,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 atlas_app = typer.Typer(help="Reference atlases: labelled cells that new ones are compared with.", no_args_is_help=True)
-weights_app = typer.Typer(help="Encoders and their weights.", no_args_is_help=True)
 app.add_typer(atlas_app, name="atlas")
 app.add_typer(weights_app, name="weights")
 
@@ -38,7 +38,7 @@ Labels = Annotated[
     typer.Option("--labels", help="File or folder of marked cells: label images, CSV, GeoJSON, VOC, YOLO."),
 ]
 AcceptLicence = Annotated[
-    bool | None, typer.Option("--accept-licence", help="Accept the licence of the segmenter; else you are asked once.")
+    bool | None, typer.Option("--accept-licence", help="Accept the terms of segmenter and encoder; else you are asked once.")
 ]
 SlideFrom = Annotated[
     str | None,
@@ -308,22 +308,6 @@ def _about(atlas: Any) -> str:
     from napari_dinobloom.pipeline.results import atlas_facts
 
     return json.dumps(atlas_facts(atlas), indent=1, default=str)
-
-
-@weights_app.command("list")
-def weights_list() -> None:
-    """List the encoders that are known, and whether their weights are on this machine."""
-    with mendable():
-        from napari_dinobloom.encoders.library import identify
-        from napari_dinobloom.encoders.registry import REGISTRY
-        from napari_dinobloom.errors import EncoderError
-
-        for name, spec in REGISTRY.items():
-            try:
-                state = f"here, {identify(name)[:8]}"
-            except EncoderError:
-                state = "not on this machine"
-            console.print(f"{name:<14} {spec.dim:>5}  {spec.licence:<28} {state}")
 
 
 @app.command()
