@@ -39,21 +39,26 @@ def lazy_raster(path: Path, height: int, width: int) -> da.Array:
     return image
 
 
-def decode(path: str, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Decode a whole picture to (Y, X, 3) uint8; a truncated or damaged one is an `ImageError`, never half grey."""
+def decode(path: str, shape: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Decode a whole picture to (Y, X, 3) uint8; a truncated or damaged one is an `ImageError`, never half grey.
+
+    With `shape`, which it had when it was opened, a picture of another is refused; without, one too large or small.
+    """
     from PIL import ImageFile
 
     if ImageFile.LOAD_TRUNCATED_IMAGES:  # another library asked Pillow to fill what is missing with grey
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     with _open(Path(path)) as picture:
         _check_mode(Path(path), picture.mode)
+        if shape is None:
+            check_size(Path(path), picture.height, picture.width, MAX_PIXELS)
         try:
             picture.load()
         except Exception as error:  # Pillow's decoders raise nearly anything for damaged data
             raise ImageError(_damaged(path, error)) from error
         colour = _to_rgb(picture)
     pixels = np.asarray(colour, dtype=np.uint8)
-    if pixels.shape != (*shape, 3):
+    if shape is not None and pixels.shape != (*shape, 3):
         raise ImageError(f"{path}: has changed since it was opened (now {pixels.shape[1]} x {pixels.shape[0]} pixels).")
     if picture.format in {"JPEG", "MPO"} and _is_filled(pixels):
         raise ImageError(_damaged(path, "its lower part is missing"))
