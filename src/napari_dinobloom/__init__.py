@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_dinobloom.cells.crop import CropPolicy, crop
+    from napari_dinobloom.cells.picture_files import PictureFiles
     from napari_dinobloom.cells.segment import Cells, iter_segment, segment
     from napari_dinobloom.encoders.encoder import Encoder, load_encoder
-    from napari_dinobloom.encoders.patches import patch_pca
+    from napari_dinobloom.encoders.patches import PatchBasis, patch_pca
+    from napari_dinobloom.encoders.similarity import patch_similarity
     from napari_dinobloom.errors import DinoBloomError
     from napari_dinobloom.explore.projection import iter_umap, umap
     from napari_dinobloom.io.smear import Smear, read_smear
@@ -36,6 +38,8 @@ __all__ = [
     "Encoder",
     "KnnClassifier",
     "LinearProbe",
+    "PatchBasis",
+    "PictureFiles",
     "Progress",
     "Smear",
     "Study",
@@ -47,6 +51,7 @@ __all__ = [
     "iter_umap",
     "load_encoder",
     "patch_pca",
+    "patch_similarity",
     "read_smear",
     "run",
     "segment",
@@ -62,6 +67,8 @@ _ROOMS = {
     "Encoder": "encoders.encoder",
     "KnnClassifier": "predict.knn",
     "LinearProbe": "predict.linear",
+    "PatchBasis": "encoders.patches",
+    "PictureFiles": "cells.picture_files",
     "Progress": "progress",
     "Smear": "io.smear",
     "Study": "io.study",
@@ -72,6 +79,7 @@ _ROOMS = {
     "iter_umap": "explore.projection",
     "load_encoder": "encoders.encoder",
     "patch_pca": "encoders.patches",
+    "patch_similarity": "encoders.similarity",
     "read_smear": "io.smear",
     "run": "pipeline",
     "segment": "cells.segment",
