@@ -24,7 +24,7 @@ def _by_topic(findings: list[Finding]) -> dict[str, Finding]:
 def test_this_machine_is_fit(tmp_path: Path) -> None:
     findings = examine([tmp_path])
     found = _by_topic(findings)
-    assert {"Python", "torch", "Device", "napari", "Starter encoder", "Data folder", "Folder"} <= set(found)
+    assert {"Python", "Memory", "torch", "Device", "napari", "Starter encoder", "Data folder", "Folder"} <= set(found)
     assert found["torch"].status == "ok"
     assert metadata.version("torch").split("+")[0] in found["torch"].value
     assert str(tmp_path) in found["Folder"].value
@@ -109,3 +109,34 @@ def test_it_needs_nothing_installed_until_it_is_asked() -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); import napari_dinobloom.doctor as d; d.missing_packages()"
     source = Path(doctor.__file__).parents[1]
     subprocess.run([sys.executable, "-S", "-I", "-c", code, str(source)], check=True, timeout=60)
+
+
+def test_the_speed_is_measured_and_advice_follows_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_dinobloom.encoders import speed
+
+    monkeypatch.setattr(speed, "measure_speed", lambda **_: [_speed("float32", 12.5), _speed("bf16", 30.0)])
+    found = doctor.measure()
+    assert found[0].value == "DinoBloom-S on cpu in float32: 12 cells per second, 13.3 min for 10,000"
+    advice = _by_topic(found)["Number format"]
+    assert "--precision bf16 is 2.4 times as fast" in advice.remedy
+    monkeypatch.setattr(speed, "measure_speed", lambda **_: [_speed("float32", 12.5)])
+    assert "Number format" not in _by_topic(doctor.measure())
+    monkeypatch.setattr(speed, "measure_speed", lambda **_: 1 / 0)
+    assert doctor.measure() == [
+        Finding("Speed", "problem", "could not be measured: division by zero", "See torch, Device.")
+    ]
+
+
+def _speed(precision: Any, per_second: float) -> Any:
+    from napari_dinobloom.encoders.speed import Speed
+
+    return Speed("DinoBloom-S", "cpu", precision, per_second)
+
+
+def test_a_measured_speed_is_that_of_the_network_asked_for() -> None:
+    from napari_dinobloom.encoders.speed import measure_speed
+
+    [tiny, *_] = measure_speed("starter", "cpu", 0.2)
+    [small, *_] = measure_speed("DinoBloom-S", "cpu", 0.2)
+    assert tiny.precision == small.precision == "float32"
+    assert 1.5 < tiny.per_second / small.per_second < 12  # a quarter of the products

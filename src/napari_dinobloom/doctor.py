@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from napari_dinobloom.encoders.speed import Speed
 
 Status = Literal["ok", "note", "problem"]
 
@@ -25,6 +28,10 @@ QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
 
 LITTLE_DISK_GIB = 2.0
 """Below this a study of a few thousand fields, or the larger weights, may not fit."""
+
+
+LITTLE_MEMORY_GIB = 2.0
+"""Below this a run may not fit beside the system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +125,55 @@ def examine(folders: Sequence[Path] = ()) -> list[Finding]:
     list of Finding
         Never raises for what it finds: an import that fails is a finding.
     """
-    findings = [_python(), *_torch(), _window(), *_system_libraries(), _weights(), *_encoders()]
+    findings = [_python(), _memory(), *_torch(), _window(), *_system_libraries(), _weights(), *_encoders()]
     findings += [_folder("Data folder", _home()), _folder("Current folder", Path.cwd())]
     findings += [_folder("Folder", folder) for folder in folders]
     return findings
+
+
+def measure(seconds: float = 4.0) -> list[Finding]:
+    """Measure how fast this machine embeds; about ten seconds with the defaults.
+
+    Parameters
+    ----------
+    seconds : float
+        Time for each number format.
+    """
+    try:
+        from napari_dinobloom.encoders.speed import measure_speed
+
+        found = measure_speed(seconds=seconds)
+    except Exception as error:  # whatever is wrong with torch or the device, the rest of the examination stands
+        return [Finding("Speed", "problem", f"could not be measured: {error}".splitlines()[0], "See torch, Device.")]
+    findings = []
+    for speed in found:
+        minutes = 10_000 / speed.per_second / 60
+        value = (
+            f"{speed.encoder} on {speed.device} in {speed.precision}: {speed.per_second:.0f} cells per second, "
+            f"{minutes:.1f} min for 10,000"
+        )
+        findings.append(Finding("Speed", "ok", value))
+    return findings + _advice(found)
+
+
+def _advice(found: Sequence[Speed]) -> list[Finding]:
+    """What would make embedding faster here."""
+    import torch
+
+    from napari_dinobloom.encoders.device import resolve_device, resolve_precision
+
+    advice = []
+    device = resolve_device("auto")
+    best = max(found, key=lambda speed: speed.per_second)
+    if best.precision != resolve_precision("auto", device):
+        times = best.per_second / found[0].per_second
+        remedy = f"--precision bf16 is {times:.1f} times as fast here (cosine to float32 above 0.999)."
+        advice.append(Finding("Number format", "note", "float32 is the default on a CPU", remedy))
+    cores, used = os.cpu_count() or 1, torch.get_num_threads()
+    if device.type == "cpu" and used < cores // 2:
+        remedy = "Set OMP_NUM_THREADS to the number of physical cores, or unset it."
+        advice.append(Finding("Cores", "note", f"torch uses {used} of {cores}", remedy))
+    return advice
 
 
 def missing_packages(*, tests: bool = False) -> list[str]:
@@ -147,6 +199,17 @@ def _python() -> Finding:
     """Python and the platform."""
     value = f"{platform.python_version()} on {platform.platform(terse=True)}, {os.cpu_count()} cores"
     return Finding("Python", "ok", value)
+
+
+def _memory() -> Finding:
+    """Main memory, all of it and what is free."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    value = f"{memory.total / 2**30:.0f} GiB, {memory.available / 2**30:.0f} GiB free"
+    if memory.available < LITTLE_MEMORY_GIB * 2**30:
+        return Finding("Memory", "note", value, "Close other programs: a run takes about 1 GiB, DinoBloom-G 5 GiB.")
+    return Finding("Memory", "ok", value)
 
 
 def _torch() -> list[Finding]:

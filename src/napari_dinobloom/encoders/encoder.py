@@ -92,7 +92,7 @@ def load_encoder(
         loaded = load_backbone(name, positions)
     else:
         loaded = load_backbone(name, positions)
-        compute = _on(loaded, devices[0], number, max_memory_gib)
+        compute = place(loaded, devices[0], number, max_memory_gib)
     label = ",".join(str(one) for one in devices)
     return Encoder(loaded.spec, loaded.sha256, compute, label, number, _pooling(loaded.spec, pooling), loaded.positions)
 
@@ -107,13 +107,17 @@ def load_compute(
 ) -> Compute:
     """Load only what computes, on one device; what each process of several runs."""
     [one] = resolve_devices(device)
-    return _on(load_backbone(name, positions), one, precision, max_memory_gib, threads)
+    return place(load_backbone(name, positions), one, precision, max_memory_gib, threads)
 
 
-def _on(
-    loaded: Loaded, device: torch.device, precision: Precision, max_memory_gib: float | None, threads: int | None = None
+def place(
+    loaded: Loaded,
+    device: torch.device,
+    precision: Precision,
+    max_memory_gib: float | None = None,
+    threads: int | None = None,
 ) -> Compute:
-    """Bring a network to a device."""
+    """Bring a network to a device; a CPU uses `threads` cores, or as many as torch is set to."""
     if device.type == "cpu":
         return CpuCompute(loaded, precision, threads)
     most = None if max_memory_gib is None else int(max_memory_gib * GIB)
