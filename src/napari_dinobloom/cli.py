@@ -230,6 +230,31 @@ def export(
 
 
 @app.command()
+def patches(
+    inputs: Annotated[list[str], typer.Argument(help="CSV or folder of labelled pictures, a study, or images.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Figure: .png, .pdf, .svg or .jpg.")],
+    encoder: Annotated[str, typer.Option("--encoder", help="Encoder by name, or a file of weights.")] = "starter",
+    device: Device = None,
+    per_class: Annotated[int, typer.Option(min=1, max=24, help="Pictures in a row.")] = 4,
+    rows: Annotated[Literal["class", "dataset"], typer.Option(help="What makes a row.")] = "class",
+    crops: Annotated[Literal["published", "context"], typer.Option(help="How pictures are cropped.")] = "published",
+    foreground: Annotated[
+        Literal["otsu", "centre"] | None, typer.Option(help="Leave the background black, by this rule.")
+    ] = None,
+    basis: Annotated[Path | None, typer.Option(help="Colours of an earlier figure.")] = None,
+    save_basis: Annotated[Path | None, typer.Option(help="Keep the colours: NAME.safetensors.")] = None,
+    tiles: Annotated[Path | None, typer.Option(help="Folder for one PNG a picture.")] = None,
+) -> None:
+    """Show what the encoder sees inside cells: the PCA of their patch tokens as colours, beside each picture."""
+    asked: dict[str, Any] = dict(locals())
+    with mendable():
+        from napari_dinobloom.pipeline.patches import PatchFigure, iter_patch_figure
+
+        for path in watch(iter_patch_figure(PatchFigure(**asked | {"device": device or "auto"}))):
+            tell(path)
+
+
+@app.command()
 def evaluate(
     table: Annotated[Path, typer.Argument(help="CSV with columns file, cell_type, split (train, test).")],
     encoder: Annotated[str, typer.Option("--encoder", help="Encoder by name, or a file of weights.")] = "starter",

@@ -204,6 +204,39 @@ def iter_embed_pictures(
     )
 
 
+def iter_crop_pictures(pictures: Sequence[LabelledPicture], policy: CropPolicy, *, workers: int = 2) -> Steps[Image]:
+    """Crop labelled pictures as `iter_embed_pictures` does, yielding `Progress`; none is left out.
+
+    Parameters
+    ----------
+    pictures : sequence of LabelledPicture
+        At least one; as many as fit into memory.
+    policy : CropPolicy
+        How pictures are cropped.
+    workers : int
+        Threads that read and segment.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, size, size, 3) uint8, in the order of `pictures`.
+
+    Raises
+    ------
+    AtlasError
+        As by `iter_embed_pictures`.
+    """
+    yield Progress(0, len(pictures), "reading pictures")
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        looks = list(pool.map(lambda p: _look(p.path, policy), pictures))
+        scale = _pooled([looks[i].scale for i in _distinct(pictures, looks)])
+        crops = []
+        for crop, _ in pool.map(lambda p: _crop(p.path, policy, scale), pictures):
+            crops.append(crop)
+            yield Progress(len(crops), len(pictures), "cropping pictures")
+    return np.stack(crops)
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     """What a first look at a file tells: the hash of its bytes, its scale, or why it cannot be read."""
