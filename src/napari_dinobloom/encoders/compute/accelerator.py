@@ -14,11 +14,12 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dinobloom.encoders.compute.base import Float32, Output, Pictures, prepare, reduce
+from napari_dinobloom.encoders.compute.base import Float32, Output, Pictures, Preparation, reduce
 from napari_dinobloom.encoders.device import free_memory
 from napari_dinobloom.errors import EncoderError
 
@@ -69,6 +70,7 @@ class AcceleratorCompute:
 
         self.spec, self.device = loaded.spec, device
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._prepare = Preparation(loaded.spec, device, self._dtype)
         model = loaded.backbone.to(device=device, dtype=self._dtype).to(memory_format=torch.channels_last)
         self._model: torch.nn.Module | None = model
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -113,10 +115,16 @@ class AcceleratorCompute:
 
         while True:
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), self._current():
                     return [self._pass(block[i : i + self._batch], output) for i in range(0, len(block), self._batch)]
             except RuntimeError as error:
                 self._halve(error)
+
+    def _current(self) -> AbstractContextManager[object]:
+        """Make the card the current one, on which streams and graphs are made."""
+        import torch
+
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def _taken(self, block: Pictures, results: list[Tensor], output: Output) -> Float32:
         """Bring the results of a block to the CPU; memory that runs out only now is answered as in `_launch`."""
@@ -140,6 +148,7 @@ class AcceleratorCompute:
                 "the card, or take a smaller encoder or device cpu."
             ) from error
         self._batch //= 2
+        self._compiled = None
         logger.warning("%s: out of memory; going on with %d pictures at a time", self.device, self._batch)
         self._give_back()
 
@@ -164,7 +173,7 @@ class AcceleratorCompute:
         """Prepare and compute, all on the device."""
         if self._model is None:
             raise RuntimeError("The encoder was closed.")
-        x_BCYX = prepare(pictures_BYXC, self.spec, self._dtype)
+        x_BCYX = self._prepare(pictures_BYXC)
         if output == "pooled":
             return self._model.pooled(x_BCYX)  # type: ignore[operator, no-any-return]
         return reduce(self._model(x_BCYX), output)
@@ -174,7 +183,8 @@ class AcceleratorCompute:
         import torch
 
         static = torch.empty_like(host, device=self.device)
-        forward = self._compiled or self._forward
+        whole = len(host) == self._batch  # the size for which it was compiled
+        forward = self._compiled if self._compiled is not None and whole else self._forward
         graph = torch.cuda.CUDAGraph()
         side = torch.cuda.Stream(self.device)
         side.wait_stream(torch.cuda.current_stream(self.device))
@@ -211,7 +221,8 @@ class AcceleratorCompute:
         """
         import torch
 
-        if self.device.type != "cuda" or self._compiled is not None or not can_compile():
+        few = total < 20 * self._batch  # measuring would cost more than it brings
+        if self.device.type != "cuda" or self._compiled is not None or few or not can_compile():
             return False
         self._launch(sample, output)
         torch.cuda.synchronize(self.device)
@@ -223,7 +234,7 @@ class AcceleratorCompute:
             return False
         try:
             compiled = torch.compile(self._forward, fullgraph=True, dynamic=False)
-            with torch.inference_mode():
+            with torch.inference_mode(), self._current():
                 compiled(torch.zeros((self._batch, *sample.shape[1:]), dtype=torch.uint8, device=self.device), output)
         except Exception as error:  # compilers fail in as many ways as there are machines; the plain pass remains
             logger.info("The pass was not compiled: %s", error)

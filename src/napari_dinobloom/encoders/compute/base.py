@@ -38,34 +38,36 @@ class Compute(Protocol):
         ...
 
 
-def prepare(pictures_BYXC: Tensor, spec: EncoderSpec, dtype: torch.dtype) -> Tensor:
-    """Bring uint8 pictures to the encoder's input size, mean and deviation, on the device where they are.
+class Preparation:
+    """Brings uint8 pictures to the encoder's input size, mean and deviation, on the device where they are.
 
     Parameters
     ----------
-    pictures_BYXC : Tensor
-        (B, Y, X, 3) uint8.
     spec : EncoderSpec
         Says input size, interpolation (antialiased), mean and deviation.
+    device : torch.device
+        Where pictures will be.
     dtype : torch.dtype
-        Number type wanted; sums are in float32.
-
-    Returns
-    -------
-    Tensor
-        (B, 3, size, size).
+        Number type of the result; sums are in float32.
     """
-    import torch
-    import torch.nn.functional as F
 
-    side = spec.input_size
-    x_BCYX = pictures_BYXC.permute(0, 3, 1, 2).float().div(255)
-    if x_BCYX.shape[-2:] != (side, side):
-        x_BCYX = F.interpolate(
-            x_BCYX, size=(side, side), mode=spec.interpolation, antialias=True, align_corners=False
-        ).clamp(0, 1)
-    mean, std = (torch.tensor(values, device=x_BCYX.device).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
-    return x_BCYX.sub(mean).div(std).to(dtype)
+    def __init__(self, spec: EncoderSpec, device: torch.device, dtype: torch.dtype) -> None:
+        import torch
+
+        self._side, self._interpolation, self._dtype = spec.input_size, spec.interpolation, dtype
+        # Made once: a CUDA graph may not copy them from the CPU while it is recorded.
+        self._mean, self._std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+
+    def __call__(self, pictures_BYXC: Tensor) -> Tensor:
+        """Prepare (B, Y, X, 3) uint8 to (B, 3, size, size)."""
+        import torch.nn.functional as F
+
+        size = (self._side, self._side)
+        x_BCYX = pictures_BYXC.permute(0, 3, 1, 2).float().div(255)
+        if x_BCYX.shape[-2:] != size:
+            x_BCYX = F.interpolate(x_BCYX, size=size, mode=self._interpolation, antialias=True, align_corners=False)
+            x_BCYX = x_BCYX.clamp(0, 1)
+        return x_BCYX.sub(self._mean).div(self._std).to(self._dtype)
 
 
 def reduce(tokens_BND: Tensor, output: Output) -> Tensor:

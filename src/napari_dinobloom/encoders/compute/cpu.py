@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dinobloom.encoders.compute.base import Float32, Output, Pictures, prepare, reduce
+from napari_dinobloom.encoders.compute.base import Float32, Output, Pictures, Preparation, reduce
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,15 +42,15 @@ class CpuCompute:
         from napari_dinobloom.encoders.networks.packed import PackedTransformer
         from napari_dinobloom.encoders.networks.vit import VisionTransformer
 
-        self.spec = loaded.spec
         self.threads = threads
         self.block = 16
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._network: PackedTransformer | _OnePicture | None
         if isinstance(loaded.backbone, VisionTransformer):
-            self._network, self._dtype = PackedTransformer(loaded.backbone, dtype), torch.float32
+            self._network, wanted = PackedTransformer(loaded.backbone, dtype), torch.float32
         else:
-            self._network, self._dtype = _OnePicture(loaded.backbone.to(dtype)), dtype
+            self._network, wanted = _OnePicture(loaded.backbone.to(dtype)), dtype
+        self._prepare = Preparation(loaded.spec, torch.device("cpu"), wanted)
 
     def stream(self, blocks: Iterable[Pictures], output: Output) -> Iterator[Float32]:
         """Compute blocks of pictures (n, Y, X, 3) in their order, a picture per worker."""
@@ -76,7 +76,7 @@ class CpuCompute:
         if self._network is None:
             raise RuntimeError("The encoder was closed.")
         with torch.inference_mode():
-            x_CYX = prepare(torch.from_numpy(np.ascontiguousarray(picture))[None], self.spec, self._dtype)[0]
+            x_CYX = self._prepare(torch.from_numpy(np.ascontiguousarray(picture))[None])[0]
             if output == "pooled":
                 return self._network.pooled(x_CYX).numpy()
             return reduce(self._network.tokens(x_CYX)[None], output)[0].numpy()
