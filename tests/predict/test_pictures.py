@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +16,10 @@ from PIL import Image
 
 from napari_dinobloom.cells.crop import CropPolicy
 from napari_dinobloom.errors import AtlasError
+from napari_dinobloom.predict import pictures as picturing
 from napari_dinobloom.predict.atlas import Atlas
 from napari_dinobloom.predict.atlas_build import build_atlas, iter_build_atlas
-from napari_dinobloom.predict.pictures import central_cell, read_labelled
+from napari_dinobloom.predict.pictures import central_cell, iter_embed_pictures, read_labelled
 from napari_dinobloom.progress import drain
 
 SIDE = 240
@@ -159,3 +162,57 @@ def test_the_same_picture_twice_counts_once_and_must_agree(folder: Path, tmp_pat
     copy.write_bytes((tmp_path / "b" / "one.png").read_bytes())
     with pytest.raises(AtlasError, match="same picture, but their classes"):
         build_atlas(read_labelled(tmp_path), ENCODER, policy, name="x", k=1)
+
+
+def test_the_next_pictures_are_cropped_while_these_are_embedded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call of the encoder does not return before a picture of the second is being cropped."""
+    policy, found = CropPolicy(kind="published"), read_labelled(folder)
+    expected = drain(iter_embed_pictures(found, ENCODER, policy))
+    monkeypatch.setattr(picturing, "CHUNK", 5)
+    begun, sizes, crop, second = [], [], picturing._crop, threading.Event()
+
+    def note(*arguments: object) -> object:
+        begun.append(arguments[0])
+        if len(begun) > 5:
+            second.set()
+        return crop(*arguments)
+
+    def embed(crops: np.ndarray) -> np.ndarray:
+        assert second.wait(20)
+        sizes.append(len(crops))
+        return ENCODER.embed(crops)
+
+    monkeypatch.setattr(picturing, "_crop", note)
+    encoder = SimpleNamespace(name="x", sha256="x", embed=embed)
+    embedded = drain(iter_embed_pictures(found, encoder, policy, workers=3))
+    assert sizes == [5, 5, 2]
+    np.testing.assert_array_equal(embedded.X, expected.X)
+    assert embedded.y.tolist() == expected.y.tolist()
+
+
+def test_whoever_stops_does_not_wait_for_the_next_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picturing, "CHUNK", 5)
+    begun: list[object] = []
+
+    def crop(*arguments: object) -> object:
+        begun.append(arguments[0])
+        time.sleep(0.25 if len(begun) > 5 else 0)
+        return np.zeros((224, 224, 3), np.uint8), False
+
+    monkeypatch.setattr(picturing, "_crop", crop)
+    steps = iter_embed_pictures(read_labelled(folder), ENCODER, CropPolicy(kind="published"), workers=1)
+    next(report for report in steps if report.message.startswith("segmenting"))
+    steps.close()
+    assert len(begun) < 10
+
+
+def test_an_atlas_belongs_to_one_pooling(folder: Path, tmp_path: Path) -> None:
+    policy = CropPolicy(kind="published")
+    both = SimpleNamespace(**vars(ENCODER), pooling="class+mean")
+    plain, doubled = (build_atlas(read_labelled(folder), encoder, policy, name="x", k=3) for encoder in (ENCODER, both))
+    doubled = Atlas.load(doubled.save(tmp_path / "x.safetensors"))
+    plain.check(ENCODER, policy)
+    doubled.check(both, policy)
+    for atlas, other in ((plain, both), (doubled, ENCODER)):
+        with pytest.raises(AtlasError, match=r"was built with pooling 'class.*' was taken: use the atlas"):
+            atlas.check(other, policy)

@@ -233,7 +233,7 @@ class Atlas:
 
         Parameters
         ----------
-        encoder : Encoder, or anything with its ``name`` and ``sha256``
+        encoder : Encoder, or anything with its ``name``, ``sha256`` and, where that is not "class", ``pooling``
             What embedded the cells.
         policy : CropPolicy
             How they were cropped.
@@ -241,7 +241,7 @@ class Atlas:
         Raises
         ------
         AtlasError
-            If the hash of the encoder's weights or of the crop policy is not the atlas' own.
+            If the encoder's weights, what was taken of its output, or the crop policy are not the atlas' own.
         """
         remedy = (
             "use the atlas that was built with them, build one with `napari-dinobloom atlas build`, "
@@ -251,6 +251,12 @@ class Atlas:
             raise AtlasError(
                 f"Atlas {self.name!r} belongs to encoder {self.encoder!r} with weights {self.encoder_sha256[:12]}, "
                 f"but the cells come from {encoder.name!r} with weights {encoder.sha256[:12]}: {remedy}"
+            )
+        pooling, own_pooling = getattr(encoder, "pooling", "class"), self.info.get("pooling", "class")
+        if pooling != own_pooling:
+            raise AtlasError(
+                f"Atlas {self.name!r} was built with pooling {own_pooling!r}, but of the cells' encoder "
+                f"{pooling!r} was taken: {remedy}"
             )
         if policy.hash != self.policy_hash:
             theirs, own = policy.to_dict(), dict(self.policy)

@@ -80,6 +80,8 @@ def iter_build_atlas(
         "crop_version": crop.VERSION,
         **(info or {}),
     }
+    if (pooling := getattr(encoder, "pooling", "class")) != "class":
+        about["pooling"] = pooling
     if embedded.scale is not None:
         about |= {
             "pixel_size_um": embedded.scale.pixel_size_um,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 CHUNK = 256
-"""Pictures in memory at once; a multiple of the encoder's batch, so that batches are those of one single call."""
+"""Pictures that are embedded in one call; their crops and those of the next call are in memory."""
 
 Image = NDArray[np.uint8]
 A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,8 @@ def iter_embed_pictures(
         bytes have two classes.
     """
     total = 2 * len(pictures)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
         looks = []
         for some in _chunks(pictures):
             looks += list(pool.map(lambda p: _look(p.path, policy), some))
@@ -189,11 +191,12 @@ def iter_embed_pictures(
         kept = _distinct(pictures, looks)
         scale = _pooled([looks[i].scale for i in kept])
         embeddings, centred = [], []
-        for part in _chunks(kept):
-            crops = list(pool.map(lambda i: _crop(pictures[i].path, policy, scale), part))
+        for crops in _ahead(pool, lambda i: _crop(pictures[i].path, policy, scale), _chunks(kept)):
             embeddings.append(encoder.embed(np.stack([picture for picture, _ in crops])))
             centred += [flag for _, flag in crops]
             yield Progress(len(pictures) + len(centred), total, "segmenting and embedding")
+    finally:  # whoever stops early does not wait for the pictures that were next
+        pool.shutdown(cancel_futures=True)
     return EmbeddedPictures(
         X=np.concatenate(embeddings).astype(np.float32),
         y=np.array([pictures[i].label for i in kept], dtype=str),
@@ -330,6 +333,16 @@ def counts(pictures: EmbeddedPictures) -> dict[str, dict[str, int]]:
     n, held = Counter(pictures.y.tolist()), Counter(pictures.y[pictures.held_out].tolist())
     centred = Counter(pictures.y[pictures.centred].tolist())
     return {name: {"n": n[name], "held_out": held[name], "centred": centred[name]} for name in sorted(n)}
+
+
+def _ahead(pool: Executor, work: Callable[[A], B], parts: Iterable[Sequence[A]]) -> Iterator[list[B]]:
+    """Results of each part in its order; while one is used, the next is under way."""
+    waiting: deque[Iterator[B]] = deque()
+    for part in parts:
+        waiting.append(pool.map(work, part))
+        if len(waiting) > 1:
+            yield list(waiting.popleft())
+    yield from map(list, waiting)
 
 
 def _chunks(items: Sequence[A]) -> Iterator[Sequence[A]]:
