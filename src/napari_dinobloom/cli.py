@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from napari_dinobloom.console import console, mendable, summarise, tell, watch
+from napari_dinobloom.console import console, mendable, summarise, tell, tell_stored, watch
 from napari_dinobloom.errors import InputError, LicenceError
 from napari_dinobloom.weights_cli import weights_app
 
@@ -46,8 +46,16 @@ SlideFrom = Annotated[
 ]
 PatientFrom = Annotated[str | None, typer.Option(help="Patient of a file: slide, or as --slide-from.")]
 EncoderName = Annotated[str | None, typer.Option("--encoder", help="Encoder by name, or a file of weights.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps.")]
+Device = Annotated[
+    str | None, typer.Option("--device", "--devices", help="auto, cpu, mps, cuda, cuda:1; or several: 0,1,2,3.")
+]
 Precision = Annotated[Literal["auto", "float32", "bf16"] | None, typer.Option(help="Number format of the encoder.")]
+Pooling = Annotated[
+    Literal["class", "class+mean"] | None, typer.Option(help="Class token, or with it the mean patch token.")
+]
+MaxMemory = Annotated[
+    float | None, typer.Option("--max-memory", help="GiB that the encoder may take; 0 does not limit it.")
+]
 AtlasName = Annotated[str | None, typer.Option("--atlas", help="auto, none, or an atlas file.")]
 Fov = Annotated[float | None, typer.Option("--fov-um", help="Side of the square around a cell, micrometres.")]
 FovDiameters = Annotated[
@@ -99,6 +107,8 @@ def run(
     encoder: EncoderName = None,
     device: Device = None,
     precision: Precision = None,
+    pooling: Pooling = None,
+    max_memory_gib: MaxMemory = None,
     atlas: AtlasName = None,
     fov_um: Fov = None,
     fov_diameters: FovDiameters = None,
@@ -156,9 +166,21 @@ def embed(
     encoder: EncoderName = None,
     device: Device = None,
     precision: Precision = None,
+    pooling: Pooling = None,
+    max_memory_gib: MaxMemory = None,
+    stored: Annotated[bool, typer.Option("--list", help="Only show the embeddings that the study holds.")] = False,
 ) -> None:
-    """Embed every cell."""
-    _do(inputs or [], study, until="embed", encoder=encoder, device=device, precision=precision)
+    """Embed every cell; what was embedded before, by this encoder or others, is kept."""
+    if stored:
+        with mendable():
+            from napari_dinobloom.io.study import Study
+            from napari_dinobloom.pipeline.embed import stored_encoders
+
+            with Study.open(study, read_only=True) as opened:
+                tell_stored(stored_encoders(opened))
+        return
+    asked = {"encoder": encoder, "device": device, "precision": precision, "pooling": pooling}
+    _do(inputs or [], study, until="embed", max_memory_gib=max_memory_gib, **asked)
 
 
 @app.command("map")

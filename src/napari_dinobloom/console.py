@@ -29,6 +29,7 @@ from napari_dinobloom.progress import Steps
 
 if TYPE_CHECKING:
     from napari_dinobloom.pipeline.driver import Outcome
+    from napari_dinobloom.pipeline.embed import StoredEncoder
 
 T = TypeVar("T")
 
@@ -150,6 +151,15 @@ def problem_table(problems: Sequence[tuple[str, str]]) -> None:
     for name, message in problems:
         shown = message if message.startswith(name) else f"{name}: {message}"
         errors.print(f"[yellow]Left out:[/] {escape(shown)}")
+
+
+def tell_stored(stored: Sequence[StoredEncoder]) -> None:
+    """Print the embeddings that a study holds, a line each; those of the cell table have a star."""
+    for one in stored:
+        how = f"{one.precision} on {one.device}, {one.pooling}"
+        tell(f"{'*' if one.active else ' '} {one.folder}  {one.n} x {one.dim}  {how}  {one.when}  {one.key}")
+    if not stored:
+        tell("No cell is embedded yet.")
 
 
 def tell(path: Path | str) -> None:

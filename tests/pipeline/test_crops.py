@@ -19,7 +19,7 @@ from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.masks import FieldMasks
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline import crops, run
-from napari_dinobloom.pipeline.crops import ROWS, iter_crop_study, open_crops, policy_of
+from napari_dinobloom.pipeline.crops import BLACK, ROWS, iter_crop_study, open_crops, policy_of
 from napari_dinobloom.pipeline.settings import RunSettings, resolve
 from napari_dinobloom.progress import drain
 
@@ -200,7 +200,8 @@ def test_a_damaged_picture_is_named(study: Study) -> None:
 
 def test_deleted_cells_of_a_lost_field_are_black_and_the_rest_goes_on(study: Study) -> None:
     path = study.locate("two")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
     adata = study.cells
     lost = (adata.obs["field"] == "two").to_numpy()
     adata.obs["deleted"] = lost
@@ -210,6 +211,12 @@ def test_deleted_cells_of_a_lost_field_are_black_and_the_rest_goes_on(study: Stu
     stored = open_crops(study)[...]
     assert not stored[lost].any()
     assert stored[~lost].any(axis=(1, 2, 3)).all()
+    keys = np.array(open_crops(study).attrs["rows"])
+    assert set(keys[lost]) == {BLACK}, "no key says of a black crop that it shows the field"
+    assert BLACK not in keys[~lost]
+    path.write_bytes(whole)
+    drain(iter_crop_study(study, RunSettings()))
+    np.testing.assert_array_equal(open_crops(study)[...], expected(study, RunSettings()))
 
 
 def test_a_tiled_picture_on_the_disk_gives_the_same_crops(study: Study) -> None:

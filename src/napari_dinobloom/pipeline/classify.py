@@ -28,10 +28,11 @@ LARGEST_PLATELET_UM2 = 50.0
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Name and hash of the encoder whose embeddings the table holds."""
+    """Name and hash of the encoder whose embeddings the table holds, and what was taken of its output."""
 
     name: str
     sha256: str
+    pooling: str
 
 
 def find_atlas(settings: RunSettings) -> Atlas | None:
@@ -87,7 +88,8 @@ def iter_classify_study(study: Study, settings: RunSettings, atlas: Atlas | None
         adata.obs = adata.obs.assign(**columns)
         notes = {name: value for name, value in notes.items() if name not in ("confusion", "distance_limit")}
     else:
-        atlas.check(Weights(notes["encoder"], notes["encoder_sha256"]), policy_of(settings))
+        weights = Weights(notes["encoder"], notes["encoder_sha256"], notes["pooling"])
+        atlas.check(weights, policy_of(settings))
         bytes_of = {record.id: record.sha256[:16] for record in study.fields}
         source = [bytes_of.get(field) or "0" * 16 for field in adata.obs["field"]]
         large = np.zeros(n, bool) if settings.cells else larger_than_platelets(adata.obs)

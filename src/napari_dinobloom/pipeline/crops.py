@@ -33,6 +33,8 @@ ROWS = 64
 SHAPE = (224, 224, 3)
 BYTES_EACH = 224 * 224 * 3
 FILE = "crops.zarr"
+BLACK = "0" * 16
+"""Key of a crop that could not be cut, as its field is gone: of deleted cells only."""
 
 Pictures = NDArray[np.uint8]
 Rows = NDArray[np.intp]
@@ -80,7 +82,7 @@ def iter_crop_study(study: Study, settings: RunSettings) -> Steps[None]:
     old = _known_keys(study.path / FILE)
     with disk_errors(study.path / FILE), replacing(study.path / FILE) as part:
         array = _create(part, len(obs))
-        todo = np.ones(len(obs), bool)
+        todo, uncut = np.ones(len(obs), bool), np.zeros(len(obs), bool)
         for start in range(0, len(obs), ROWS):
             same = keys[start : start + ROWS] == old[start : start + ROWS]
             if same and _take_over(study.path / FILE, part, start // ROWS):
@@ -89,14 +91,16 @@ def iter_crop_study(study: Study, settings: RunSettings) -> Steps[None]:
         yield Progress(done, total, "")
         for field, rows in _by_field(obs, todo):
             cut = 0
+            uncut[rows] = True
             for places, pictures in _cut(study, field, obs.iloc[rows], windows[rows], policy, many=total >= MANY):
                 _write(part, rows[places], pictures)
+                uncut[rows[places]] = False
                 cut += len(places)
                 yield Progress(done + cut, total, field)
             done += len(rows)
         yield Progress(total, total, "writing to the disk")
         _flush(part)
-        array.attrs["rows"] = keys
+        array.attrs["rows"] = [BLACK if black else key for key, black in zip(keys, uncut.tolist(), strict=True)]
     return None
 
 

@@ -60,8 +60,7 @@ def iter_outcome(
     try:
         outcome = Outcome(study, settings, [(p.name, p.message) for p in found.problems])
         atlas = classify.find_atlas(settings)
-        if settings.to_dict() != study.settings or settings.specimen != study.specimen:
-            study.update(settings=settings.to_dict(), specimen=settings.specimen)
+        _remember(study, settings)
         started = time.perf_counter()
         reading = yield from _named("read", read.iter_read(study, found))
         outcome.problems += [(p.name, p.message) for p in reading]
@@ -110,11 +109,14 @@ def _prepare(
 
 
 def _check_method(path: Path, settings: RunSettings, until: str) -> None:
-    """Refuse a segmenter, an encoder or an atlas that is not there or does not fit before any work is done."""
+    """Refuse a segmenter, encoder, device or atlas that is not there or does not fit before any work is done."""
     from napari_dinobloom.encoders.library import identify
     from napari_dinobloom.pipeline.crops import policy_of
+    from napari_dinobloom.pipeline.embed import look_up_device, pooling_of
 
-    weights = classify.Weights(settings.encoder, identify(settings.encoder))
+    weights = classify.Weights(settings.encoder, identify(settings.encoder), pooling_of(settings))
+    if STEPS.index(until) >= STEPS.index("embed"):
+        look_up_device(settings)
     atlas = classify.find_atlas(settings)
     if atlas is not None and STEPS.index(until) >= STEPS.index("classify"):
         atlas.check(weights, policy_of(settings))
@@ -141,6 +143,12 @@ def _nothing(problems: Sequence[tuple[str, str]]) -> str:
     lines = [reason if name in reason else f"{name}: {reason}" for name, reason in problems[:20]]
     more = f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""
     return "No picture can be used, so nothing was done.\n" + "\n".join(lines) + more
+
+
+def _remember(study: Study, settings: RunSettings) -> None:
+    """Keep the settings of a run in its study."""
+    if settings.to_dict() != study.settings or settings.specimen != study.specimen:
+        study.update(settings=settings.to_dict(), specimen=settings.specimen)
 
 
 def _named(name: str, steps: Steps[Any]) -> Steps[Any]:
@@ -180,6 +188,9 @@ def _steps(outcome: Outcome, atlas: Atlas | None, names: Sequence[str]) -> Steps
                 raise InputError(_nothing(outcome.problems))
             found = segment.step_key(study, outcome.settings)
             step = _step(name, outcome, atlas, found)
+        elif name == "embed":  # it knows by now what computed
+            _remember(study, outcome.settings)
+            step = _step(name, outcome, atlas, found)
         outcome.seconds[name] = time.perf_counter() - started
         study.finish_step(name, step.key, step.outputs)
     return None
@@ -212,8 +223,8 @@ def _keys(
 ) -> dict[str, str]:
     """Key of every step; `found` is that of the segmentation."""
     from napari_dinobloom.cells import crop as cropping
-    from napari_dinobloom.encoders.library import identify
     from napari_dinobloom.explore import duplicates, projection
+    from napari_dinobloom.pipeline import embed
     from napari_dinobloom.pipeline.crops import policy_of
     from napari_dinobloom.report import differential, html
 
@@ -224,7 +235,7 @@ def _keys(
     if policy.neighbours == "mask" or policy.fov_diameters is not None:  # a deleted cell counts in neither
         drawn += sorted(study.hand_deleted())
     keys["crop"] = digest(keys["segment"], policy.to_dict(), cropping.VERSION, *([drawn] if drawn else []))
-    keys["embed"] = digest(keys["crop"], identify(s.encoder), s.device, s.precision)
+    keys["embed"] = embed.step_key(keys["crop"], s)
     layout = (s.neighbours, s.min_dist, s.seed, projection.VERSION, duplicates.VERSION)
     keys["map"] = digest(keys["embed"], layout)
     keys["classify"] = digest(keys["map"], "" if atlas is None else atlas.hash, classify.VERSION)

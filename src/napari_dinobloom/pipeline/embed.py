@@ -1,63 +1,191 @@
-"""Fourth step: the embedding of every cell, in blocks under ``embeddings/<encoder>-<sha8>/``.
+"""Fourth step: the embedding of every cell, kept by the key of its crop under ``embeddings/<encoder>-<sha8>/``.
 
-A block is 256 rows of the cell table in one safetensors file, keyed by the crops in it, the device type and the number
-format; it is written when it is done, so that a run that was stopped goes on with the next block, and a row's batch is
-the same however often the run was stopped.
+A crop whose key has an embedding of the same encoder, prepared and computed in the same way, is not computed again,
+wherever its cell stands in the table. What was made by other encoders, or in another number format, stays beside it.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import json
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_dinobloom.cells.crop import find_windows
 from napari_dinobloom.errors import StudyError
-from napari_dinobloom.io.atomic import disk_errors, replacing
-from napari_dinobloom.pipeline.crops import open_crops
-from napari_dinobloom.pipeline.settings import RunSettings, digest
+from napari_dinobloom.io.embeddings import Block, EmbeddingSet, Keys, Rows, Sink, keys_of, read_blocks
+from napari_dinobloom.pipeline.crops import FILE, open_crops, policy_of, row_keys
+from napari_dinobloom.pipeline.settings import RunSettings, digest, resolve
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
     from napari_dinobloom.encoders.encoder import Encoder
     from napari_dinobloom.io.study import Study
 
-BLOCK = 256
+FOLDER = "embeddings"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEncoder:
+    """Embeddings of one encoder that a study holds.
+
+    Attributes
+    ----------
+    name, sha256 : str
+        The encoder, and the hash of its weights.
+    dim : int
+        Length D of an embedding.
+    n : int
+        Cells that are embedded; not all need be in the table still.
+    precision, device, pooling : str
+        Number format, device type, and what of the encoder's output was taken.
+    when : str
+        When the last of them was computed, UTC.
+    key : str
+        16 hexadecimal digits, the encoder's cache key: what tells it from all others.
+    folder : str
+        Name of its folder under ``embeddings/``.
+    active : bool
+        Whether these are ``X`` of the cell table.
+    """
+
+    name: str
+    sha256: str
+    dim: int
+    n: int
+    precision: str
+    device: str
+    pooling: str
+    when: str
+    key: str
+    folder: str
+    active: bool
+
+
+def step_key(crops: str, settings: RunSettings) -> str:
+    """Key of this step: that of the crops, and what decides the numbers; needs `settings.computed`."""
+    from napari_dinobloom.encoders.encoder import VERSION
+    from napari_dinobloom.encoders.library import identify, locate
+
+    spec = locate(settings.encoder).spec
+    seen = spec and (spec.input_size, spec.mean, spec.std, spec.interpolation, spec.positions)
+    return digest(crops, identify(settings.encoder), seen, pooling_of(settings), settings.computed, VERSION)
+
+
+def pooling_of(settings: RunSettings) -> str:
+    """What a run takes of the encoder's output; of a file given by path, where nothing was said, the class token."""
+    from napari_dinobloom.encoders.library import locate
+
+    spec = locate(settings.encoder).spec
+    return settings.pooling or ("class" if spec is None else spec.pooling)
+
+
+def look_up_device(settings: RunSettings) -> None:
+    """Find out which type of device and which number format this machine has for a run, if that is not known yet.
+
+    Raises
+    ------
+    EncoderError
+        If it has no such device.
+    """
+    if settings.computed is None:  # else torch need not be loaded
+        from napari_dinobloom.encoders.device import resolve_devices, resolve_precision
+
+        device = resolve_devices(settings.device)[0]
+        settings.remember_computed(device.type, resolve_precision(settings.precision, device))
 
 
 def iter_embed_study(study: Study, settings: RunSettings) -> Steps[None]:
-    """Embed what is new or changed and put all embeddings into ``X`` of the cell table."""
+    """Embed crops that are new or changed, and put all embeddings into ``X`` of the cell table.
+
+    What computed them goes into `settings.computes`: a study may have moved to a machine with other devices.
+    """
     crops = open_crops(study)
-    keys = list(crops.attrs["rows"])
+    keys = _stored_keys(study, crops)
     adata = study.cells
     if len(keys) != adata.n_obs:
         raise StudyError(f"{study.path}: {len(keys)} crops but {adata.n_obs} cells; run again to cut them anew.")
     yield Progress(0, len(keys), "loading the encoder")
-    encoder = _load(settings)
-    folder = study.path / "embeddings" / f"{_safe(encoder.name)}-{encoder.sha256[:8]}"
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for start in range(0, len(keys), BLOCK):
-        stop = min(start + BLOCK, len(keys))
-        parts.append((yield from _block(folder, encoder, crops, keys[start:stop], start, len(keys))))
-    embeddings = np.concatenate(parts) if parts else np.zeros((0, encoder.dim), np.float32)
-    about = {
-        "encoder": encoder.name,
-        "encoder_sha256": encoder.sha256,
-        "device": encoder.device.split(":")[0],
-        "precision": encoder.precision,
-    }
-    study.save_cells(_table(adata, embeddings, about))
+    with _load(settings) as encoder:
+        facts = _facts(encoder)
+        header = {name.removeprefix("encoder_"): value for name, value in facts.items()}
+        place = study.path / FOLDER / f"{_safe(encoder.name)}-{encoder.sha256[:8]}"
+        vectors = EmbeddingSet(place, header, encoder.dim)
+        yield from _fill(vectors, encoder, crops, keys)
+    study.save_cells(_table(adata, vectors.read(keys), facts))
+    vectors.tidy(keys)
+    settings.remember_computed(facts["device"], facts["precision"])
     return None
 
 
 def _load(settings: RunSettings) -> Encoder:
     from napari_dinobloom.encoders.encoder import load_encoder
 
-    return load_encoder(settings.encoder, device=settings.device, precision=settings.precision)
+    return load_encoder(
+        settings.encoder,
+        settings.device,
+        settings.precision,
+        pooling=settings.pooling,
+        max_memory_gib=settings.max_memory_gib or None,
+    )
+
+
+def _facts(encoder: Encoder) -> dict[str, str]:
+    """What the cell table says of the encoder of its embeddings."""
+    return {
+        "encoder": encoder.name,
+        "encoder_sha256": encoder.sha256,
+        "encoder_key": encoder.key,
+        "pooling": encoder.pooling,
+        "preprocessing": json.dumps(encoder.preprocessing),
+        "precision": encoder.precision,
+        "device": encoder.device_type,
+    }
+
+
+def _fill(vectors: EmbeddingSet, encoder: Encoder, crops: Any, keys: Keys) -> Steps[None]:
+    """Compute what is missing; each block is on the disk as soon as it is whole, and what there is when this ends."""
+    rows = vectors.missing(keys)
+    total, known, where = len(keys), len(keys) - len(rows), f"{encoder.name} on {encoder.device}"
+    yield Progress(known, total, where)
+    if len(rows):
+        with (
+            closing(Sink(vectors, keys[rows])) as sink,
+            closing(encoder.iter_embed_to(_Picked(crops, rows), sink)) as steps,
+        ):
+            for report in steps:
+                yield Progress(known + report.done, total, where)
+    yield Progress(total, total, where)
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Picked:
+    """Some rows of an array of crops, as an array that is sliced along its first axis."""
+
+    crops: Any
+    rows: Rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.rows), *self.crops.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        found: np.dtype[Any] = self.crops.dtype
+        return found
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> NDArray[np.uint8]:
+        rows = self.rows[part]
+        side_by_side = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)  # read as a slice, which is faster
+        return np.asarray(self.crops[rows[0] : rows[-1] + 1] if side_by_side else self.crops.oindex[rows])
 
 
 def _table(adata: Any, embeddings: NDArray[np.float32], about: dict[str, str]) -> Any:
@@ -71,46 +199,112 @@ def _table(adata: Any, embeddings: NDArray[np.float32], about: dict[str, str]) -
     return table
 
 
-def _block(
-    folder: Path, encoder: Encoder, crops: Any, keys: list[str], start: int, total: int
-) -> Steps[NDArray[np.float32]]:
-    """Embeddings of one block, from its file if that has the same key."""
-    path = folder / f"{start // BLOCK:06d}.safetensors"
-    key = digest(keys, encoder.sha256, encoder.device.split(":")[0], encoder.precision)
-    values = _read(path, key)
-    if values is None or values.shape != (len(keys), encoder.dim):
-        steps = encoder.iter_embed(crops[start : start + len(keys)])
-        while True:
-            try:
-                report = next(steps)
-            except StopIteration as end:
-                values = end.value
-                break
-            yield Progress(start + report.done, total, f"{encoder.name} on {encoder.device}")
-        _write(path, key, values)
-    yield Progress(start + len(keys), total, f"{encoder.name} on {encoder.device}")
-    return values
-
-
-def _read(path: Path, key: str) -> NDArray[np.float32] | None:
-    """Embeddings in a block file; None if it is missing, damaged or has another key."""
-    from safetensors import SafetensorError, safe_open
-
+def _stored_keys(study: Study, crops: Any) -> Keys:
+    """Keys of the crops in the store, row for row."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("key") != key:
-                return None
-            values: NDArray[np.float32] = file.get_tensor("X")
-    except (OSError, SafetensorError):
-        return None
+        return keys_of(list(crops.attrs["rows"]))
+    except (KeyError, TypeError, ValueError) as error:
+        path = study.path / FILE
+        raise StudyError(f"{path}: the crops have no usable keys ({error}); delete it and run again.") from error
+
+
+# What is there
+
+
+def stored_encoders(study: Study) -> list[StoredEncoder]:
+    """List the encoders whose embeddings a study holds, those of ``X`` among them.
+
+    Parameters
+    ----------
+    study : Study
+        May be open for reading only.
+
+    Returns
+    -------
+    list of StoredEncoder
+        By name and hash; one for each number format, device type and pooling that an encoder was used with.
+    """
+    active = str(study.cells.uns.get("dinobloom", {}).get("encoder_key", ""))
+    found = []
+    for folder in sorted(path for path in (study.path / FOLDER).glob("*") if path.is_dir()):
+        sets: dict[str, list[Block]] = {}
+        for block in read_blocks(folder)[0]:
+            sets.setdefault(block.about["key"], []).append(block)
+        found += [_stored(folder.name, blocks, active) for _, blocks in sorted(sets.items())]
+    return found
+
+
+def _stored(folder: str, blocks: list[Block], active: str) -> StoredEncoder:
+    """What the blocks of one set say."""
+    about = blocks[0].about
+    said = {name: about.get(name, "") for name in ("sha256", "precision", "device", "pooling")}
+    return StoredEncoder(
+        name=about.get("encoder", ""),
+        dim=blocks[0].dim,
+        n=len(np.unique(np.concatenate([block.crops for block in blocks]))),
+        when=max(block.about.get("written", "") for block in blocks),
+        key=about["key"],
+        folder=folder,
+        active=about["key"] == active,
+        **said,
+    )
+
+
+def read_embeddings(
+    study: Study, which: str | StoredEncoder, *, missing: Literal["nan", "refuse"] = "nan"
+) -> NDArray[np.float32]:
+    """Read embeddings that a study holds, of any encoder, row for row with its cell table.
+
+    Parameters
+    ----------
+    study : Study
+        May be open for reading only.
+    which : str or StoredEncoder
+        One of `stored_encoders`, or its name, its folder's name or its key.
+    missing : {"nan", "refuse"}
+        What to do where cells have none, as they changed or came after these were computed: leave NaN in their rows,
+        or raise. Deleted cells may be without.
+
+    Returns
+    -------
+    ndarray
+        (n, D) float32.
+
+    Raises
+    ------
+    StudyError
+        If there is no such encoder or several; or cells have no embedding and `missing` is "refuse".
+    """
+    chosen = which if isinstance(which, StoredEncoder) else _find(study, which)
+    place = study.path / FOLDER / chosen.folder
+    keys = crop_keys(study)
+    values = EmbeddingSet(place, {"key": chosen.key}, chosen.dim).read(keys)
+    lost = int((np.isnan(values).all(axis=1) & ~study.cells.obs["deleted"].to_numpy(bool)).sum())
+    if lost and missing == "refuse":
+        raise StudyError(
+            f"{place}: {lost} of {len(keys)} cells have no embedding of {chosen.name}; "
+            f"run `napari-dinobloom embed {study.path.name} --encoder {chosen.name}` first."
+        )
     return values
 
 
-def _write(path: Path, key: str, values: NDArray[np.float32]) -> None:
-    from safetensors.numpy import save
+def _find(study: Study, which: str) -> StoredEncoder:
+    """The one stored encoder that a name, a folder or a key means."""
+    stored = stored_encoders(study)
+    found = [one for one in stored if which in (one.name, one.folder, one.key)]
+    if len(found) == 1:
+        return found[0]
+    ways = [f"{one.key} ({one.folder}, {one.precision} on {one.device}, {one.pooling})" for one in found or stored]
+    raise StudyError(
+        f"{study.path}: {len(found) or 'none'} of the stored embeddings are called {which[:100]!r}. "
+        f"Name one by its key: {', '.join(ways) or 'there are none yet'}."
+    )
 
-    with disk_errors(path), replacing(path) as part:
-        part.write_bytes(save({"X": np.ascontiguousarray(values)}, metadata={"key": key}))
+
+def crop_keys(study: Study) -> Keys:
+    """Keys that the crops of all cells have as the table is now, whether they were cut already or not."""
+    obs, policy = study.cells.obs, policy_of(resolve(study.settings, {}))
+    return keys_of(row_keys(study, obs, find_windows(obs, policy), policy))
 
 
 def _safe(name: str) -> str:

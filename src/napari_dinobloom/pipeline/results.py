@@ -123,6 +123,7 @@ def iter_report_study(
 def _shown_settings(settings: RunSettings) -> dict[str, object]:
     """Settings as the report prints them: of brought cells the name without its place on this machine."""
     shown = settings.to_dict() | {"crops": policy_of(settings).to_dict()}
+    del shown["computes"]  # it stands with the encoder
     if settings.segmenter not in NAMES:
         shown["segmenter"] = f"labels:{Path(settings.segmenter).name}"
     return shown
@@ -159,7 +160,7 @@ def encoder_facts(study: Study) -> dict[str, object]:
 
     notes = dict(study.cells.uns.get("dinobloom", {}))
     facts: dict[str, object] = {"name": str(notes.get("encoder", "")), "sha256": str(notes.get("encoder_sha256", ""))}
-    facts |= {"device": str(notes.get("device", "")), "precision": str(notes.get("precision", ""))}
+    facts |= {name: str(notes.get(name, "")) for name in ("pooling", "preprocessing", "precision", "device")}
     spec = REGISTRY.get(str(notes.get("encoder", "")))
     if spec is not None:
         facts |= {k: v for k, v in asdict(spec).items() if k in ("dim", "patch_size", "input_size", "licence")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -17,6 +18,9 @@ Specimen = Literal["blood", "marrow"]
 
 STEPS = ("read", "segment", "crop", "embed", "map", "classify", "differential", "report")
 """The steps of a run, in order."""
+
+_ONE = r"(cpu|mps|cuda(:[0-9]{1,3})?|[0-9]{1,3})"
+_DEVICES = re.compile(rf"auto|{_ONE}(, ?{_ONE})*")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,9 +52,15 @@ class RunSettings:
     encoder: str = "starter"
     """Name in the registry, or a file of weights."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``mps``."""
+    """``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:1``, or several of one type: ``cuda:0,cuda:1`` or ``0,1``."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Number format of the encoder."""
+    pooling: Literal["class", "class+mean"] | None = None
+    """Class token, or class token and mean patch token one after the other; None is the encoder's own."""
+    max_memory_gib: float | None = None
+    """Memory that the encoder may take, GiB; None or 0 does not limit it. Changes no number."""
+    computes: str = ""
+    """What `device` and `precision` came to: "auto auto = cpu float32"; a run writes it."""
     atlas: str = "auto"
     """``auto`` (the one that comes with the encoder, if any), ``none``, or an atlas file."""
     neighbours: int = 15
@@ -65,10 +75,17 @@ class RunSettings:
             "specimen": ("blood", "marrow"),
             "precision": ("auto", "float32", "bf16"),
             "interpolation": ("bilinear", "bicubic", "lanczos"),
+            "pooling": (None, "class", "class+mean"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}; use {' or '.join(allowed)}.")
+                raise InputError(f"{name} is {getattr(self, name)!r}; use {' or '.join(filter(None, allowed))}.")
+        if not _DEVICES.fullmatch(str(self.device)):
+            raise InputError(
+                f"device is {str(self.device)[:60]!r}; use auto, cpu, mps, cuda, cuda:1, or several: cuda:0,cuda:1."
+            )
+        if self.max_memory_gib is not None and not (self.max_memory_gib == 0 or 0.25 <= self.max_memory_gib < 1e5):
+            raise InputError(f"max_memory_gib is {self.max_memory_gib} GiB; use 0.25 or more, or 0 for no limit.")
         if self.pixel_size_um is not None and not 0.01 <= self.pixel_size_um <= 5:
             raise InputError(f"pixel size is {self.pixel_size_um} um: a smear has 0.01 to 5 um per pixel.")
         if not 2 <= self.neighbours <= 200:
@@ -83,6 +100,17 @@ class RunSettings:
             raise InputError(
                 "mask_neighbours needs cells that were segmented; whole pictures (cells) have none beside."
             )
+
+    @property
+    def computed(self) -> tuple[str, str] | None:
+        """Device type and number format, if it is known already what `device` and `precision` come to."""
+        asked, _, found = self.computes.partition(" = ")
+        device_type, _, precision = found.partition(" ")
+        return (device_type, precision) if precision and asked == f"{self.device} {self.precision}" else None
+
+    def remember_computed(self, device_type: str, precision: str) -> None:
+        """Take down what `device` and `precision` came to."""
+        self.computes = f"{self.device} {self.precision} = {device_type} {precision}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for ``study.json``."""
