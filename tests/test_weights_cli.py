@@ -120,6 +120,18 @@ def test_accepting_in_the_call(web: Web, cache: Path) -> None:
     assert _do("download", "Bound", "--accept-licence").exit_code == 0
 
 
+def test_a_run_asks_before_it_does_anything(web: Web, cache: Path, weights: bytes, tmp_path: Path) -> None:
+    from PIL import Image
+
+    cache.mkdir()
+    (cache / "Bound.pth").write_bytes(weights)
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "smear.png")
+    words = ["run", str(tmp_path / "smear.png"), "-o", str(tmp_path / "s.dinobloom"), "--encoder", "Bound"]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, "Not for sale" in done.stderr) == (2, True)
+    assert not (tmp_path / "s.dinobloom").exists()
+
+
 def test_a_carried_file_and_a_mirror(web: Web, cache: Path, weights: bytes, tmp_path: Path) -> None:
     carried = tmp_path / "download(1)"
     carried.write_bytes(weights)

@@ -32,11 +32,14 @@ class DownloadError(DinoBloomError):
         What failed, with the address.
     status : int, optional
         What the server answered (404), where it answered at all.
+    unreachable : bool
+        Whether nobody answered.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, *, unreachable: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.unreachable = unreachable
 
 
 class EncoderError(DinoBloomError):

@@ -273,6 +273,25 @@ def test_a_page_for_people_is_not_fetched(
     assert fetch("Toy", source=tmp_path / "download") == cache / "Toy.pth"
 
 
+def test_a_host_that_does_not_answer_is_not_asked_for_its_other_files(
+    cache: Path, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    asked: list[str] = []
+
+    def silent(host: str, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise TimeoutError("timed out")
+
+    places = ("a.org/1", "a.org/2", "b.org/3")
+    _publish(monkeypatch, *(WeightSource(f"https://{place}", f"{place[-1]}.bin") for place in places))
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    with pytest.raises(EncoderError, match=r"(?s)a\.org/1 cannot be reached.*b\.org/3 cannot be reached"):
+        fetch("Toy")
+    assert asked == ["a.org"] * download.ATTEMPTS + ["b.org"] * download.ATTEMPTS
+
+
 # The folder
 
 

@@ -153,7 +153,7 @@ def test_files_elsewhere_are_remembered_only_if_they_are_large(
         "[]",
         '{"version": 1}',
         '{"version": "x", "seen": {}, "pins": {}, "accepted": {}, "imports": {}}',
-        '{"version": 1, "seen": {}, "pins": {"a": {"sha256": 3, "at": ""}}, "accepted": {}, "imports": {}}',
+        '{"version": 1, "seen": {}, "pins": {}, "accepted": {"a": {"terms": 3, "by": "", "at": ""}}, "imports": {}}',
         '{"version": 1, "seen": {}, "pins": {"a": {"sha256": ""}}, "accepted": {}, "imports": {}}',
         '{"version": 1, "seen": [], "pins": {}, "accepted": {}, "imports": {}}',
     ],
@@ -162,12 +162,22 @@ def test_a_damaged_ledger_is_named(cache: Path, text: str) -> None:
     (cache / "weights.json").write_text(text)
     with pytest.raises(EncoderError, match=r"weights\.json: damaged or unreadable"):
         holdings()
+    assert load_encoder("starter", device="cpu").dim == 192, "what comes with the package needs no ledger"
+
+
+def test_loading_what_needs_no_record_writes_none(cache: Path, own: Path) -> None:
+    load_encoder("starter", device="cpu")
+    load_encoder(own, device="cpu")
+    drain(iter_verify())
+    assert list(cache.iterdir()) == []
 
 
 def test_a_ledger_of_the_future_is_not_overwritten(cache: Path) -> None:
     (cache / "weights.json").write_text('{"version": 2}')
     with pytest.raises(EncoderError, match="Upgrade"):
-        identify("DinoBloom-S")
+        holdings()
+    with pytest.raises(EncoderError, match="Upgrade"):
+        accept("Phikon")
 
 
 # Terms
@@ -310,6 +320,18 @@ def test_verify_hashes_whatever_is_remembered(cache: Path, published: None) -> N
     assert [one.state for one in drain(iter_verify("Known"))] == ["wrong"]
     with pytest.raises(EncoderError, match="damaged"):
         checked_hash(locate("Known"))
+
+
+def test_a_model_of_timm_that_was_fetched_is_listed_too(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = WeightSource("https://example.org/m.safetensors", "some_model.safetensors")
+    model = vit_spec("timm:some_model", "S", licence="MIT", sources=(source,))
+    monkeypatch.setattr(registry, "_timm", lambda name: model)
+    (cache / "some_model.safetensors").write_bytes(b"one")
+    assert identify("timm:some_model") == ONE
+    assert _state("timm:some_model") == "unverified"
+    assert "timm:some_model" in [one.spec.name for one in drain(iter_verify())]
+    (cache / "some_model.safetensors").unlink()
+    assert "timm:some_model" not in [one.spec.name for one in holdings()]
 
 
 def test_states_are_explained() -> None:

@@ -83,12 +83,16 @@ def iter_fetch(
     with _alone(library.cache_folder()):
         if source is not None:
             return (yield from _iter_place(spec, Path(source).expanduser()))
-        failures = []
+        failures, silent = [], set()
         for located in [here] if here is not None else _by_trust(spec):
+            host = urlsplit(_address(_named(located)[1], base_url)).netloc
+            if host in silent:  # a firewall that swallows what is sent costs minutes each time
+                continue
             try:
                 return (yield from _iter_bring(located, token, base_url))
             except DownloadError as error:
                 failures.append(_advised(located, error, token))
+                silent |= {host} if error.unreachable else set()
     raise EncoderError(_all_failed(spec, failures))
 
 

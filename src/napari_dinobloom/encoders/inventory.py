@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +50,7 @@ class Holding:
 
 
 def holdings() -> list[Holding]:
-    """List all encoders of the registry and all imported ones with the state of their files.
+    """List all encoders of the registry, all imported ones, and the models of timm that are here.
 
     Nothing is hashed: a file that changed since it was hashed is "unchecked".
 
@@ -67,7 +66,7 @@ def holdings() -> list[Holding]:
     """
     ledger = Ledger.read(library.cache_folder())
     found = []
-    for spec in [*REGISTRY.values(), *_imported(ledger)]:
+    for spec in _known(ledger):
         here = _here(spec)
         found.append(_holding(here[0], ledger.remembered(here[0].path), ledger) if here else Holding(spec, "absent"))
     return found
@@ -99,7 +98,7 @@ def iter_verify(name: str | None = None) -> Steps[list[Holding]]:
         Unknown name, or no file of this encoder is here.
     """
     ledger = Ledger.read(library.cache_folder())
-    specs = [library.entry(name)] if name else [*REGISTRY.values(), *_imported(ledger)]
+    specs = [library.entry(name)] if name else _known(ledger)
     files = {located.path: located for spec in specs for located in _here(spec)}
     if name and not files:
         library.locate(name)  # says where to get it
@@ -111,11 +110,13 @@ def iter_verify(name: str | None = None) -> Steps[list[Holding]]:
         done += path.stat().st_size
         ledger = Ledger.read(library.cache_folder())
         if library.difference(located, sha256, ledger):
-            ledger.seen.pop(ledger.key(path), None)  # what loading remembers was of the file before
+            # What loading remembers was of the file before.
+            new = ledger.seen.pop(ledger.key(path), None) is not None
         else:
-            library.note(located, sha256, ledger)
-        with suppress(OSError):  # a cache folder that many share may be read-only
-            ledger.write()
+            new = library.note(located, sha256, ledger)
+        if new:
+            with suppress(OSError):  # a cache folder that many share may be read-only
+                ledger.write()
         found.append(_holding(located, sha256, ledger))
     return found
 
@@ -151,7 +152,7 @@ def repin(name: str) -> str:
         if own:
             ledger.imports[spec.name.lower()] = replace(ledger.imports[spec.name.lower()], sha256=sha256)
         else:
-            ledger.pin(located.path, sha256)
+            ledger.pin(located.path, sha256, spec.name)
     for located in open_ones:
         if located not in here:
             ledger.pins.pop(ledger.key(located.path), None)
@@ -264,8 +265,15 @@ def _check_grid(checkpoint: Checkpoint, positions: PositionRule | None) -> None:
         )
 
 
-def _imported(ledger: Ledger) -> Iterable[EncoderSpec]:
-    return [library.entry(imported.name) for imported in ledger.imports.values()]
+def _known(ledger: Ledger) -> list[EncoderSpec]:
+    """Entries of the registry, of imports, and of other encoders whose weights were fetched."""
+    own = [imported.name for imported in ledger.imports.values() if not library.is_published(imported.name)]
+    other = {pin.encoder for file, pin in ledger.pins.items() if (ledger.folder / file).is_file()}
+    specs = list(REGISTRY.values())
+    for name in [*own, *sorted(other - set(REGISTRY) - set(own))]:
+        with suppress(EncoderError):  # a later timm may not know the model any more
+            specs.append(library.entry(name))
+    return specs
 
 
 def _here(spec: EncoderSpec) -> list[Located]:
@@ -277,7 +285,7 @@ def _holding(located: Located, sha256: str | None, ledger: Ledger) -> Holding:
     spec, source = located.spec, located.source
     if spec is None or source is None:
         raise TypeError("only files of named encoders are held")
-    bundled = not source.url and library.is_published(spec.name)
+    bundled = library.is_bundled(spec)
     if sha256 is None:
         return Holding(spec, "bundled" if bundled else "unchecked", located.path)
     problem = library.difference(located, sha256, ledger)

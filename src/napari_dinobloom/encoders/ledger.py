@@ -36,10 +36,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The first hash seen of a file for which none is published, and when (ISO 8601, UTC)."""
+    """The first hash seen of a file for which none is published, when (ISO 8601, UTC), and whose weights it holds."""
 
     sha256: str
     at: str
+    encoder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +157,18 @@ class Ledger:
         seen = self.seen.get(self.key(path))
         return seen.sha256 if seen is not None and seen == _seen(path, seen.sha256) else None
 
-    def remember(self, path: Path, sha256: str) -> None:
-        """Take down the hash of a file as it is now, where that is worth it."""
-        key = self.key(path)
+    def remember(self, path: Path, sha256: str) -> bool:
+        """Take down the hash of a file as it is now, where that is new and worth it; return whether it was."""
+        key, seen = self.key(path), _seen(path, sha256)
         ours = not Path(key).is_absolute() or key in {imported.file for imported in self.imports.values()}
-        if ours or path.stat().st_size >= REMEMBERED_FROM:
-            self.seen[key] = _seen(path, sha256)
+        if self.seen.get(key) == seen or not (ours or seen.size >= REMEMBERED_FROM):
+            return False
+        self.seen[key] = seen
+        return True
 
-    def pin(self, path: Path, sha256: str) -> None:
+    def pin(self, path: Path, sha256: str, encoder: str) -> None:
         """Take down that this is the hash by which the file is known from now on."""
-        self.pins[self.key(path)] = Pin(sha256, now())
+        self.pins[self.key(path)] = Pin(sha256, now(), encoder)
 
     def accept(self, name: str, terms: str) -> None:
         """Take down that the user accepts the terms of an encoder."""

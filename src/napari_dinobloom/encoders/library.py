@@ -107,8 +107,10 @@ def entry(name: str) -> EncoderSpec:
     EncoderError
         Where nothing has the name; the message lists what there is.
     """
+    if is_published(name):
+        return find(name)
     imports = Ledger.read(cache_folder()).imports
-    if name.lower() in imports and not is_published(name):
+    if name.lower() in imports:
         return _spec_of(imports[name.lower()])
     try:
         return find(name)
@@ -122,17 +124,20 @@ def is_published(name: str) -> bool:
     return name.lower() in {known.lower() for known in REGISTRY}
 
 
+def is_bundled(spec: EncoderSpec) -> bool:
+    """Whether an encoder's weights come with this package."""
+    return is_published(spec.name) and not any(source.url for source in spec.sources)
+
+
 def places(spec: EncoderSpec) -> Iterator[Located]:
     """Give the files, here or not, in which an encoder's weights are looked for, in this order."""
     folder = cache_folder()
     for source in spec.sources:
-        if source.url:
-            yield Located(folder / source.file, spec, source)
-        elif is_published(spec.name):
+        if is_bundled(spec):
             bundled = Path(str(resources.files("napari_dinobloom") / "weights" / source.file))
             yield Located(bundled, spec, _from_card(bundled, source))
         else:
-            yield Located(folder / source.file, spec, source)  # an import; its path may be absolute
+            yield Located(folder / source.file, spec, source)  # that of an import may be absolute
 
 
 def identify(name: str | Path) -> str:
@@ -181,26 +186,27 @@ def checked_hash(located: Located) -> str:
     EncoderError
         The hash is not the published or the pinned one. The message names both, and the remedy.
     """
-    ledger = Ledger.read(cache_folder())
-    remembered = ledger.remembered(located.path)
+    folder = cache_folder()
+    bundled = located.spec is not None and is_bundled(located.spec)
+    remembered = None if bundled else Ledger.read(folder).remembered(located.path)
     sha256 = remembered or file_hash(located.path)
-    ledger = Ledger.read(cache_folder())  # hashing takes a while
+    ledger = Ledger(folder) if bundled else Ledger.read(folder)  # again: hashing takes a while
     wrong = difference(located, sha256, ledger)
     if wrong:
         raise EncoderError(wrong)
-    if note(located, sha256, ledger) or remembered is None:
+    if note(located, sha256, ledger):
         with suppress(OSError):  # a cache folder that many share may be read-only
             ledger.write()
     return sha256
 
 
 def note(located: Located, sha256: str, ledger: Ledger) -> bool:
-    """Take a hash down in `ledger`, which the caller writes; return whether that pinned it."""
-    ledger.remember(located.path, sha256)
-    source = located.source
-    if source is None or source.sha256 is not None or ledger.key(located.path) in ledger.pins:
-        return False
-    ledger.pin(located.path, sha256)
+    """Take a hash down in `ledger`, which the caller writes; return whether there was something to take down."""
+    new = ledger.remember(located.path, sha256)
+    spec, source = located.spec, located.source
+    if spec is None or source is None or source.sha256 is not None or ledger.key(located.path) in ledger.pins:
+        return new
+    ledger.pin(located.path, sha256, spec.name)
     return True
 
 
@@ -216,7 +222,7 @@ def difference(located: Located, sha256: str, ledger: Ledger) -> str:
         known = source.sha256 or f"{source.sha256_prefix}..."
         if source.url:
             return f"{found} {spec.name} is published as {known}. The file is damaged or another one; {again}."
-        if is_published(spec.name):
+        if is_bundled(spec):
             return f"{found} that of the package is {known}. Install napari-dinobloom again."
         return f"{found} it was {known} when it was imported as {spec.name}. If you changed it on purpose: {repin}."
     pin = ledger.pins.get(ledger.key(path))
@@ -230,8 +236,7 @@ def difference(located: Located, sha256: str, ledger: Ledger) -> str:
 
 def check_terms(spec: EncoderSpec) -> None:
     """Raise LicenceError where the weights stand under terms that were not accepted on this machine."""
-    ledger = Ledger.read(cache_folder())
-    if not spec.terms or ledger.has_accepted(spec.name, spec.terms):
+    if not spec.terms or (ledger := Ledger.read(cache_folder())).has_accepted(spec.name, spec.terms):
         return
     raise LicenceError(
         f"{spec.terms.rstrip('.')}. Your acceptance of these terms is kept in {ledger.folder}.",
@@ -294,7 +299,7 @@ def _from_card(path: Path, source: WeightSource) -> WeightSource:
 
 def _not_here(spec: EncoderSpec) -> str:
     if not spec.sources[0].url:
-        if is_published(spec.name):
+        if is_bundled(spec):
             return f"The weights of {spec.name!r} are missing from the package. Install napari-dinobloom again."
         path = cache_folder() / spec.sources[0].file
         return f"{path}: this file, imported as {spec.name!r}, is gone. Put it back, or import another one."

@@ -125,7 +125,7 @@ def iter_download(
             elif error.code < 500 and error.code not in (408, 425, 429):
                 raise failure from None
         except _Lost as error:
-            failure = DownloadError(f"{url} cannot be reached: {error}")
+            failure = DownloadError(f"{url} cannot be reached: {error}", unreachable=part.have == 0)
             if error.hopeless:
                 raise failure from error
         tries = 1 if part.have > before else tries + 1
