@@ -126,6 +126,23 @@ def weights_import(
         tell(f"{name}: {located.path}")
 
 
+@weights_app.command("export")
+def weights_export(
+    name: Annotated[str, typer.Argument(help="Encoder by name, or the path of a file of weights.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    shape: Annotated[
+        Literal["zenodo", "bare", "timm", "training"],
+        typer.Option(help="As Zenodo (.pth), Hugging Face (.bin), timm (.safetensors) or our training has it."),
+    ],
+) -> None:
+    """Write the weights of an encoder in another published shape, for other programs."""
+    with mendable():
+        from napari_dinobloom.encoders.release import export_weights
+
+        export_weights(name, output, shape)
+        tell(f"{name}: {output}")
+
+
 @weights_app.command("path")
 def weights_path(name: EncoderName) -> None:
     """Print the file of an encoder."""

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner, Result
 
+from napari_dinobloom.cli import app
 from napari_dinobloom.encoders import architecture
 from napari_dinobloom.encoders.architecture import Architecture, Network
 from napari_dinobloom.encoders.checkpoint import Checkpoint, read_checkpoint, read_heads
@@ -109,6 +112,31 @@ def test_an_encoder_is_exported_by_path_and_by_name(
         export_weights(tmp_path / "b.safetensors", tmp_path / "b.safetensors", "timm")
     export_weights("starter", tmp_path / "starter.bin", "bare")
     assert read_checkpoint(tmp_path / "starter.bin").architecture.name == "tiny"
+
+
+def test_the_command_exports_and_says_what_is_wrong(
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_DINOBLOOM_CACHE", str(tmp_path / "cache"))
+    write_release(checkpoint, tmp_path / "a.pth", "zenodo", HEADS)
+
+    def export(*words: object) -> Result:
+        return CliRunner().invoke(app, ["weights", "export", *map(str, words)])
+
+    done = export(tmp_path / "a.pth", "-o", tmp_path / "b.safetensors", "--shape", "timm")
+    assert done.exit_code == 0, done.output
+    assert read_checkpoint(tmp_path / "b.safetensors").shape == "timm"
+    wrong = export(tmp_path / "a.pth", "-o", tmp_path / "b.bin", "--shape", "timm")
+    assert wrong.exit_code != 0
+    assert not (tmp_path / "b.bin").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+def test_others_may_read_what_was_written(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    (tmp_path / "plain").touch()
+    for shape, name in NAMES.items():
+        write_release(checkpoint, tmp_path / name, shape)
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_half_precision_is_exported_as_the_same_numbers(tmp_path: Path, checkpoint: Checkpoint) -> None:

@@ -143,6 +143,11 @@ def _write_safetensors(path: Path, state: Mapping[str, Tensor]) -> None:
 
     try:
         with disk_errors(path), replacing(path) as part:
+            part.touch()
+            mode = part.stat().st_mode  # what the user's umask gives; safetensors would keep the file to its writer
             save_file({key: value.contiguous() for key, value in state.items()}, part, metadata={"format": "pt"})
+            part.chmod(mode)
     except SafetensorError as error:
-        raise EncoderError(f"{path}: could not be written ({error}). Is there room, and may you write there?") from error
+        raise EncoderError(
+            f"{path}: could not be written ({error}). Is there room, and may you write there?"
+        ) from error
