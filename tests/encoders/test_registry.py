@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,16 @@ def test_a_file_of_ones_own_is_seen_as_its_architecture_is_used() -> None:
     assert (own.name, own.dim, own.grid, own.licence, own.sources, own.terms) == ("mine", 768, 14, "unknown", (), "")
     cut = spec_of(Network("ResNet-50-stage3"), "cut")
     assert (cut.name, cut.dim, cut.pooling, cut.licence) == ("cut", 1024, "mean", "unknown")
+
+
+def test_the_table_for_readers_says_the_same() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    table = {row[0].strip("`"): row for row in rows}
+    for spec in REGISTRY.values():
+        tokens = "none" if spec.grid is None else f"{spec.grid} x {spec.grid}"
+        row = table[spec.name]
+        assert (row[2], row[3], row[5]) == (str(spec.dim), tokens, f"{spec.parameters / 1e6:,.1f} M"), spec.name
 
 
 def test_the_registry_needs_no_torch() -> None:
