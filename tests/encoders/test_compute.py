@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from napari_dinobloom.cells.crop import CropPolicy
+from napari_dinobloom.cells.picture_files import PictureFiles
 from napari_dinobloom.encoders import device as devices
 from napari_dinobloom.encoders.architecture import Architecture
 from napari_dinobloom.encoders.build import load_backbone
@@ -138,6 +140,23 @@ def test_a_store_is_filled_and_its_shape_checked(toy: Encoder, toy_crops: np.nda
     np.testing.assert_array_equal(store, toy.embed(toy_crops))
     with pytest.raises(EncoderError, match=r"shape \(11, 31\); it needs \(11, 32\)"):
         toy.embed_to(toy_crops, np.empty((11, 31), np.float32))
+
+
+def test_zarr_arrays_and_files_are_crops(toy: Encoder, toy_crops: np.ndarray, tmp_path: Path) -> None:
+    import zarr
+    from PIL import Image
+
+    stored = zarr.create_array(tmp_path / "crops.zarr", shape=toy_crops.shape, chunks=(4, 224, 224, 3), dtype="uint8")
+    stored[:] = toy_crops
+    np.testing.assert_array_equal(toy.embed(stored), toy.embed(toy_crops))
+    for number, picture in enumerate(toy_crops[:3]):
+        Image.fromarray(picture).resize((300, 280), Image.Resampling.NEAREST).save(tmp_path / f"{number}.png")
+    files = PictureFiles([tmp_path / f"{number}.png" for number in range(3)])
+    sized = [Image.open(path).resize((224, 224), Image.Resampling.BILINEAR) for path in files.paths]
+    np.testing.assert_array_equal(files[0:3], np.stack([np.asarray(picture) for picture in sized]))
+    np.testing.assert_array_equal(toy.embed(files), toy.embed(files[0:3]))
+    with pytest.raises(ValueError, match="crop policy 'published'"):
+        PictureFiles(files.paths, CropPolicy(kind="context"))
 
 
 def test_a_closed_encoder_says_so(toy: Encoder, toy_crops: np.ndarray) -> None:

@@ -31,6 +31,7 @@ class PictureFiles:
     """
 
     dtype = np.dtype(np.uint8)
+    shared_reading = True
 
     def __init__(self, paths: Sequence[str | Path], policy: CropPolicy | None = None) -> None:
         self.policy = policy or CropPolicy(kind="published")

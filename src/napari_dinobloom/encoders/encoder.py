@@ -267,8 +267,9 @@ class Encoder:
         Parameters
         ----------
         crops : array (n, Y, X, 3) uint8
-            RGB pictures; any array that can be sliced along its first axis, such as a zarr array, which is read
-            ahead while others are computed. Pictures of another size than the encoder's are resized to it, aspect
+            RGB pictures; any array that can be sliced along its first axis, such as a zarr array or `PictureFiles`:
+            it is read ahead while others are computed, by several threads where it is zarr's or says
+            ``shared_reading``. Pictures of another size than the encoder's are resized to it, aspect
             not kept.
 
         Returns
@@ -287,7 +288,7 @@ class Encoder:
     def iter_embed(self, crops: Any) -> Steps[Float32]:
         """Embed as `embed` does, yielding `Progress` in pictures; returns the embeddings."""
         _check(crops)
-        out = np.empty((len(crops), self.dim), np.float32)
+        out = np.empty((crops.shape[0], self.dim), np.float32)
         yield from self.iter_embed_to(crops, out)
         return out
 
@@ -311,10 +312,10 @@ class Encoder:
     def iter_embed_to(self, crops: Any, store: Any) -> Steps[None]:
         """Embed as `embed_to` does, yielding `Progress` in pictures; rows below ``done`` are in the store."""
         _check(crops)
-        if tuple(store.shape) != (len(crops), self.dim):
-            raise EncoderError(f"The store has shape {tuple(store.shape)}; it needs {(len(crops), self.dim)}.")
+        if tuple(store.shape) != (crops.shape[0], self.dim):
+            raise EncoderError(f"The store has shape {tuple(store.shape)}; it needs {(crops.shape[0], self.dim)}.")
         output: Output = "class+mean" if self.pooling == "class+mean" != self.spec.pooling else "pooled"
-        total, done = len(crops), 0
+        total, done = crops.shape[0], 0
         yield Progress(0, total, "cells", "embed")
         for values in self._blocks(crops, output):
             store[done : done + len(values)] = values
@@ -358,12 +359,13 @@ class Encoder:
         compute = self._compute
         if compute is None:
             raise EncoderError(f"The encoder {self.name} was closed. Load it again.")
-        if not len(crops):
+        if not crops.shape[0]:
             return
         block = compute.block
         if isinstance(compute, AcceleratorCompute):
-            compute.consider_compiling(len(crops), np.asarray(crops[:block]), output)
-        readers = READERS[self.device_type] if type(crops).__module__.startswith("zarr") else 1
+            compute.consider_compiling(crops.shape[0], np.asarray(crops[:block]), output)
+        shared = getattr(crops, "shared_reading", type(crops).__module__.startswith("zarr"))
+        readers = READERS[self.device_type] if shared else 1
         yield from compute.stream(read_ahead(crops, block, readers=readers), output)
 
 

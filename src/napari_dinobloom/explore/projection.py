@@ -31,6 +31,9 @@ VERSION = 1
 FEWEST = 12
 """With fewer cells a neighbour graph says nothing; the map is then a PCA."""
 
+BLOCK = 1 << 14
+"""Cells at a time in float64."""
+
 NUMBA = threading.Lock()
 """Held while numba computes: its workqueue layer ends the process when two threads use it at once."""
 
@@ -164,11 +167,12 @@ def _embeddings(adata: AnnData) -> Float32:
 
 def _principal(x: Float32) -> Float32:
     """Place cells by their first two principal components; the largest loading of each is positive."""
-    from napari_dinobloom.encoders.patches import principal_axes
+    from napari_dinobloom.encoders.principal import principal_axes
 
     if not len(x):
         return np.zeros((0, 2), np.float32)
-    mean, axes = principal_axes(x, 2)
+    blocks = (x[start : start + BLOCK].astype(np.float64) for start in range(0, len(x), BLOCK))
+    mean, axes, _ = principal_axes(blocks, 2)
     return np.asarray((x.astype(np.float64) - mean) @ axes.T, np.float32)
 
 

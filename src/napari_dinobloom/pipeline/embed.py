@@ -165,10 +165,11 @@ def _fill(vectors: EmbeddingSet, encoder: Encoder, crops: Any, keys: Keys) -> St
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Picked:
-    """Some rows of an array of crops, as an array that is sliced along its first axis."""
+    """Some rows of an array of crops, as an array that is sliced along its first axis, by several threads at once."""
 
     crops: Any
     rows: Rows
+    shared_reading = True
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ def read_ahead(crops: Any, block: int, *, readers: int = 1, ahead: int = 2) -> I
     Exception
         Whatever reading raises, when its slice is due.
     """
-    starts = iter(range(0, len(crops), block))
+    starts = iter(range(0, crops.shape[0], block))
     waiting: deque[Future[Pictures]] = deque()
     with ThreadPoolExecutor(readers, "read") as pool:
 
