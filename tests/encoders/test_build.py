@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from napari_dinobloom.encoders import library, registry
 from napari_dinobloom.encoders.build import load_backbone
+from napari_dinobloom.encoders.encoder import load_encoder
 from napari_dinobloom.encoders.networks.ctranspath import CTransPath
 from napari_dinobloom.encoders.positions import resample_positions
 from napari_dinobloom.encoders.registry import REGISTRY, WeightSource, vit_spec
@@ -123,7 +125,8 @@ def test_another_hash_than_the_published_one_is_refused(
 def test_resnet_from_torchvisions_file_whole_and_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.models import resnet50
 
-    other = _shaken(resnet50(weights=None))
+    torch.manual_seed(0)
+    other = resnet50(weights=None).eval()
     file = REGISTRY["ResNet-50"].sources[0].file
     torch.save(other.state_dict(), folder / file)
     with pytest.raises(EncoderError, match=r"published as 11ad3fa6\.\.\."):
@@ -137,6 +140,11 @@ def test_resnet_from_torchvisions_file_whole_and_cut(folder: Path, monkeypatch: 
         torch.testing.assert_close(path.backbone.pooled(X), other(X))
         assert cut.backbone.pooled(X).shape == (1, 1024)
     assert path.spec.pooling == "logits"
+    mean, std = (np.float32(value).reshape(3, 1, 1) for value in (path.spec.mean, path.spec.std))
+    crop = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
+    with load_encoder(folder / file, device="cpu") as encoder, torch.inference_mode():
+        expected = other(torch.from_numpy((crop.transpose(0, 3, 1, 2) / np.float32(255) - mean) / std))
+        np.testing.assert_allclose(encoder.embed(crop), expected.numpy(), atol=1e-4)
 
 
 def test_ctranspath_from_its_pickle(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def _infinite(state: State) -> State:
     ("change", "words"),
     [
         (_without, ["missing norm.bias", "architecture toy"]),
-        (lambda s: s | {"register_tokens": torch.ones(1, 4, 32)}, ["left over register_tokens"]),
+        (lambda s: s | {"register_tokens": torch.ones(1, 4, 32)}, ["left over register_tokens", "without registers"]),
         (lambda s: s | {"norm.bias": torch.ones(31)}, ["wrong norm.bias (31,) in place of (32,)"]),
         (lambda s: s | {"cls_token": torch.ones(1, 1, 48)}, ["dimension 48, 2 blocks", "none of the known sizes"]),
         (lambda s: {"conv1.weight": torch.ones(2)}, ["no network that is recognised", "conv1.weight", "timm:NAME"]),
@@ -173,7 +173,7 @@ def _infinite(state: State) -> State:
         (_infinite, ["blocks.1.mlp.fc1.weight", "infinite"]),
         (lambda s: s | {"norm.bias": torch.ones(32, dtype=torch.int8)}, ["norm.bias", "int8"]),
         (lambda s: s | {"mask_token": torch.ones(1, 31)}, ["mask_token has 31 numbers in place of 32"]),
-        (lambda s: s | {"blocks.0.mlp.w12.weight": torch.ones(64, 32)}, ["blocks.0.mlp.fc1.weight twice"]),
+        (lambda s: s | {"blocks.0.mlp.w12.weight": torch.ones(64, 32)}, ["'blocks.0.mlp.fc1.weight' twice"]),
         (lambda s: s | {"layer1.0.conv1.weight": torch.ones(1)}, ["ResNet-50", "missing conv1.weight", "left over"]),
     ],
 )
@@ -187,6 +187,13 @@ def test_what_does_not_fit_is_named(tmp_path: Path, toy_state: State, change, wo
     with pytest.raises(EncoderError) as caught:
         read_checkpoint(path)
     assert all(word in str(caught.value) for word in [str(path), *words]), str(caught.value)
+
+
+def test_names_in_a_file_cannot_write_to_the_terminal(tmp_path: Path, toy_state: State) -> None:
+    save_file(toy_state | {"\x1b[2Jall is well\n": torch.ones(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(EncoderError, match="all is well") as caught:
+        read_checkpoint(tmp_path / "x.safetensors")
+    assert str(caught.value).isprintable()
 
 
 def test_tensors_of_another_kind_are_named(tmp_path: Path, toy_state: State) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from napari_dinobloom.encoders import checkpoint, inventory, library, registry
+from napari_dinobloom.encoders import inventory, library, registry
 from napari_dinobloom.encoders.encoder import load_encoder
 from napari_dinobloom.encoders.inventory import holdings, import_checkpoint, iter_verify, repin
 from napari_dinobloom.encoders.ledger import Ledger
@@ -63,8 +63,8 @@ def test_a_hash_is_computed_once_as_long_as_the_file_stays(
     cache: Path, published: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
-    plain = checkpoint.file_hash
-    monkeypatch.setattr(library, "file_hash", lambda path: hashed.append(path) or plain(path))
+    plain = library.sha256_of
+    monkeypatch.setattr(library, "sha256_of", lambda path: hashed.append(path) or plain(path))
     (cache / "Open.pth").write_bytes(b"one")
     assert [identify("Open"), identify("open"), identify("OPEN")] == [ONE] * 3
     assert len(hashed) == 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +62,6 @@ class Checkpoint:
     state: dict[str, Tensor]
     mask_token: Tensor | None = None
     metadata: dict[str, str] = field(default_factory=dict)
-
-
-def file_hash(path: Path) -> str:
-    """Compute the hexadecimal SHA-256 of a file, a megabyte at a time."""
-    digest = sha256()
-    with open(path, "rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_checkpoint(path: Path, expected: Architecture | Network | None = None) -> Checkpoint:
@@ -193,7 +183,7 @@ def _single(path: Path, named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor
     tensors: dict[str, Tensor] = {}
     for key, value in named:
         if key in tensors:
-            raise EncoderError(f"{path}: holds {key} twice, under two spellings. Take an unchanged release.")
+            raise EncoderError(f"{path}: holds {key!r} twice, under two spellings. Take an unchanged release.")
         tensors[key] = value
     return tensors
 
@@ -251,7 +241,7 @@ def _compare(path: Path, what: str, found: Mapping[str, Shape], wanted: Mapping[
         f"{name} {some(keys)}" for name, keys in (("missing", missing), ("left over", left), ("wrong", wrong)) if keys
     ]
     if problems:
+        registers = ", without registers" if "register_tokens" in found else ""
         raise EncoderError(
-            f"{path}: looks like architecture {what}, but {'; '.join(problems)}. "
-            "Take an unchanged release, without registers."
+            f"{path}: looks like architecture {what}, but {'; '.join(problems)}. Take an unchanged release{registers}."
         )

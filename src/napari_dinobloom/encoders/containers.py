@@ -128,6 +128,6 @@ def _unwrap(path: Path, loaded: Any) -> Stored:
 
 
 def some(keys: list[str], most: int = 5) -> str:
-    """List the first few keys and how many follow."""
+    """List the first few keys and how many follow; what a terminal might obey is written as its code."""
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
+    return ", ".join((key if key.isprintable() else ascii(key))[:100] for key in keys[:most]) + more

@@ -11,11 +11,11 @@ from importlib import resources
 from pathlib import Path
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES, Network
-from napari_dinobloom.encoders.checkpoint import file_hash
 from napari_dinobloom.encoders.ledger import Imported, Ledger
 from napari_dinobloom.encoders.registry import REGISTRY, find, spec_of
 from napari_dinobloom.encoders.spec import EncoderSpec, PositionRule, WeightSource
 from napari_dinobloom.errors import EncoderError, LicenceError
+from napari_dinobloom.io.roots import sha256_of
 
 CACHE_VARIABLE = "NAPARI_DINOBLOOM_CACHE"
 
@@ -189,7 +189,7 @@ def checked_hash(located: Located) -> str:
     folder = cache_folder()
     bundled = located.spec is not None and is_bundled(located.spec)
     remembered = None if bundled else Ledger.read(folder).remembered(located.path)
-    sha256 = remembered or file_hash(located.path)
+    sha256 = remembered or sha256_of(located.path)
     ledger = Ledger(folder) if bundled else Ledger.read(folder)  # again: hashing takes a while
     wrong = difference(located, sha256, ledger)
     if wrong:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import timm
@@ -75,6 +76,7 @@ class TimmModel(Backbone):
         return out
 
 
+@cache  # it plans the whole network, and the name of an encoder is looked up several times
 def timm_spec(name: str) -> EncoderSpec:
     """Build the entry of a model of timm.
 
