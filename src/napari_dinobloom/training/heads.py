@@ -1,0 +1,63 @@
+"""The projection head: from a token to scores of prototypes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-12
+
+
+class DINOHead(nn.Module):
+    """Three linear layers with GELU, a normalised bottleneck, and prototypes of learned length.
+
+    The key names are those of DINOv2's released heads (``mlp.0.weight``, ``last_layer.weight_g``, ...). The last
+    layer is ``g * v / |v|``: `g` starts at 1 and is trained, `v` starts as a linear layer's weights do.
+
+    Parameters
+    ----------
+    dim : int
+        Length of a token.
+    bottleneck : int, default: 256
+        Length of the normalised vector that meets the prototypes.
+    prototypes : int, default: 65536
+        Scores per token.
+    hidden : int, default: 2048
+        Width of the first two layers.
+    """
+
+    def __init__(self, dim: int, bottleneck: int = 256, prototypes: int = 65536, hidden: int = 2048) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.last_layer = Prototypes(bottleneck, prototypes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score tokens, (rows, dim) to (rows, prototypes)."""
+        out: Tensor = self.last_layer(self.bottleneck(x))
+        return out
+
+    def bottleneck(self, x: Tensor) -> Tensor:
+        """Give the normalised vectors that meet the prototypes, (rows, dim) to (rows, bottleneck)."""
+        return F.normalize(self.mlp(x), dim=-1, eps=NORM_EPS)
+
+
+class Prototypes(nn.Module):
+    """A linear map without bias whose rows have a direction `v` and a length `g`."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(count, 1))
+        self.weight_v = nn.Parameter(torch.empty(count, width))
+        nn.init.kaiming_uniform_(self.weight_v, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Score vectors, (rows, width) to (rows, count); the product leaves in float32 whatever autocast says."""
+        weight = self.weight_g * self.weight_v / self.weight_v.norm(dim=1, keepdim=True)
+        return F.linear(x, weight)
