@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -34,6 +37,19 @@ def real_data() -> Path:
     if not (folder / "pbc.csv").is_file():
         pytest.skip(f"no real images in {folder}: set NAPARI_DINOBLOOM_DATA to the folder that holds pbc.csv")
     return folder
+
+
+@pytest.fixture(scope="session")
+def conformance(real_data: Path) -> tuple[ModuleType, dict[str, np.ndarray]]:
+    """The rule that makes weights and pictures, and the numbers that the public implementation gives for them."""
+    folder = real_data.parent / "conformance"
+    spec = importlib.util.spec_from_file_location("conformance_rule", folder / "rule.py")
+    assert spec is not None
+    assert spec.loader is not None
+    rule = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rule)
+    with np.load(folder / "golden.npz") as golden:
+        return rule, {key: golden[key] for key in golden.files}
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,6 @@
-"""A toy encoder that loads in no time, and the conformance vectors."""
+"""A toy encoder that loads in no time."""
 
 from __future__ import annotations
-
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -30,16 +26,3 @@ def toy_crops() -> np.ndarray:
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (11, 16, 16, 3), np.uint8)
     return coarse.repeat(14, axis=1).repeat(14, axis=2)
-
-
-@pytest.fixture(scope="session")
-def conformance(real_data: Path) -> tuple[ModuleType, dict[str, np.ndarray]]:
-    """The rule that makes weights and pictures, and the numbers that the public implementation gives for them."""
-    folder = real_data.parent / "conformance"
-    spec = importlib.util.spec_from_file_location("conformance_rule", folder / "rule.py")
-    assert spec is not None
-    assert spec.loader is not None
-    rule = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(rule)
-    with np.load(folder / "golden.npz") as golden:
-        return rule, {key: golden[key] for key in golden.files}
