@@ -20,6 +20,7 @@ from napari_dinobloom.encoders import architecture, registry
 from napari_dinobloom.encoders.architecture import Architecture
 from napari_dinobloom.encoders.encoder import load_encoder
 from napari_dinobloom.encoders.spec import WeightSource, vit_spec
+from napari_dinobloom.errors import InputError
 from napari_dinobloom.io import download
 
 TOY = Architecture("toy", 32, 2, 2, 64)
@@ -120,16 +121,45 @@ def test_accepting_in_the_call(web: Web, cache: Path) -> None:
     assert _do("download", "Bound", "--accept-licence").exit_code == 0
 
 
-def test_a_run_asks_before_it_does_anything(web: Web, cache: Path, weights: bytes, tmp_path: Path) -> None:
+def test_a_run_asks_for_each_of_its_terms(
+    web: Web, cache: Path, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from PIL import Image
+
+    from napari_dinobloom import cli
+    from napari_dinobloom.pipeline import driver
 
     cache.mkdir()
     (cache / "Bound.pth").write_bytes(weights)
     Image.new("RGB", (64, 64), "white").save(tmp_path / "smear.png")
+    study = tmp_path / "s.dinobloom"
+    words = ["run", str(tmp_path / "smear.png"), "-o", str(study), "--encoder", "Bound"]
+    refused = CliRunner().invoke(app, words)
+    assert (refused.exit_code, "Not for sale" in refused.stderr) == (2, True)
+    assert not study.exists(), "asked before anything is done"
+    asked: list[str] = []
+    monkeypatch.setattr(cli, "sys", type("sys", (), {"stdin": type("tty", (), {"isatty": lambda self: True})()}))
+    monkeypatch.setattr(typer, "confirm", lambda question: asked.append(question) or True)
+    monkeypatch.setattr("napari_dinobloom.cells.cellpose.check_installed", lambda: None)
+    monkeypatch.setattr(driver, "_check_one_opens", lambda found: (_ for _ in ()).throw(InputError("so far")))
+    done = CliRunner().invoke(app, [*words, "--segmenter", "cellpose"])
+    assert (done.exit_code, "so far" in done.stderr) == (2, True)
+    assert ["CC BY-NC" in asked[0], "Not for sale" in asked[1], len(asked)] == [True, True, 2]
+
+
+def test_one_option_accepts_all_terms_of_a_run(
+    web: Web, cache: Path, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from napari_dinobloom.pipeline import driver
+
+    cache.mkdir()
+    (cache / "Bound.pth").write_bytes(weights)
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "smear.png")
+    monkeypatch.setattr(driver, "_check_one_opens", lambda found: (_ for _ in ()).throw(InputError("so far")))
     words = ["run", str(tmp_path / "smear.png"), "-o", str(tmp_path / "s.dinobloom"), "--encoder", "Bound"]
-    done = CliRunner().invoke(app, words)
-    assert (done.exit_code, "Not for sale" in done.stderr) == (2, True)
-    assert not (tmp_path / "s.dinobloom").exists()
+    assert "so far" in CliRunner().invoke(app, [*words, "--accept-licence"]).stderr
 
 
 def test_a_carried_file_and_a_mirror(web: Web, cache: Path, weights: bytes, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ Labels = Annotated[
     typer.Option("--labels", help="File or folder of marked cells: label images, CSV, GeoJSON, VOC, YOLO."),
 ]
 AcceptLicence = Annotated[
-    bool | None, typer.Option("--accept-licence", help="Accept the terms of segmenter and encoder; else you are asked once.")
+    bool | None,
+    typer.Option("--accept-licence", help="Accept the terms of segmenter and encoder; else you are asked once."),
 ]
 SlideFrom = Annotated[
     str | None,
@@ -75,12 +76,18 @@ def _do(inputs: list[str], out: Path, **asked: Any) -> None:
     with mendable():
         from napari_dinobloom.pipeline.driver import iter_outcome
 
-        try:
-            outcome = watch(iter_outcome(inputs, out, **asked))
-        except LicenceError as error:
-            if not (sys.stdin.isatty() and typer.confirm(f"{error.question} Do you accept?")):
-                raise
-            outcome = watch(iter_outcome(inputs, out, **(asked | {"accept_licence": True})))
+        outcome, all_accepted = None, bool(asked.get("accept_licence"))
+        while outcome is None:  # segmenter and encoder may both have terms
+            try:
+                outcome = watch(iter_outcome(inputs, out, **asked))
+            except LicenceError as error:
+                said_yes = all_accepted or (sys.stdin.isatty() and typer.confirm(f"{error.question} Do you accept?"))
+                if not said_yes:
+                    raise
+                if error.accept is None:
+                    asked["accept_licence"] = True
+                else:
+                    error.accept()
         code = summarise(outcome)
     raise typer.Exit(code)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class DinoBloomError(Exception):
     """Base of all errors raised for input, files or settings that a user can mend."""
@@ -33,7 +35,7 @@ class DownloadError(DinoBloomError):
     status : int, optional
         What the server answered (404), where it answered at all.
     unreachable : bool
-        Whether nobody answered.
+        Whether no byte came.
     """
 
     def __init__(self, message: str, status: int | None = None, *, unreachable: bool = False) -> None:
@@ -59,8 +61,11 @@ class LicenceError(InputError):
         The terms, as they are put to a person.
     how : str
         How to accept them, or do without.
+    accept : callable, optional
+        Takes the acceptance down, where that is no setting of what was asked for.
     """
 
-    def __init__(self, question: str, how: str) -> None:
+    def __init__(self, question: str, how: str, accept: Callable[[], None] | None = None) -> None:
         super().__init__(f"{question} {how}")
         self.question = question
+        self.accept = accept

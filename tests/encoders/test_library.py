@@ -209,11 +209,15 @@ def test_changed_terms_are_asked_for_again(cache: Path, published: None, monkeyp
         locate("Bound")
 
 
-def test_a_run_that_accepts_accepts_for_the_encoder_too(cache: Path, published: None) -> None:
+def test_accepting_a_segmenter_accepts_no_encoder(cache: Path, published: None) -> None:
     from napari_dinobloom.pipeline.settings import resolve
 
     (cache / "Bound.pth").write_bytes(b"one")
     resolve({}, {"encoder": "Bound", "accept_licence": True})
+    with pytest.raises(LicenceError) as caught:
+        identify("Bound")
+    assert caught.value.accept is not None
+    caught.value.accept()
     assert identify("Bound") == ONE
 
 

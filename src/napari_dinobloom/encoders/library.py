@@ -242,6 +242,7 @@ def check_terms(spec: EncoderSpec) -> None:
         f"{spec.terms.rstrip('.')}. Your acceptance of these terms is kept in {ledger.folder}.",
         f"Accept with `napari-dinobloom weights download {spec.name} --accept-licence`, or in Python with "
         f"napari_dinobloom.encoders.library.accept({spec.name!r}).",
+        lambda: accept(spec.name),
     )
 
 

@@ -105,6 +105,7 @@ def iter_download(
     _allow(url, target)
     part, tries = Part(target, size, sha256), 0
     yield from part.iter_take_up()
+    left = part.have
     while True:
         before, wait = part.have, 0.0
         try:
@@ -125,7 +126,7 @@ def iter_download(
             elif error.code < 500 and error.code not in (408, 425, 429):
                 raise failure from None
         except _Lost as error:
-            failure = DownloadError(f"{url} cannot be reached: {error}", unreachable=part.have == 0)
+            failure = DownloadError(f"{url} cannot be reached: {error}", unreachable=part.have == left)
             if error.hopeless:
                 raise failure from error
         tries = 1 if part.have > before else tries + 1

@@ -120,7 +120,7 @@ class RunSettings:
 def resolve(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> RunSettings:
     """Combine what was asked for now (None: not said), what the study remembers, and the defaults, in this order.
 
-    ``accept_licence`` (bool) is no setting but an act: whoever runs this accepts the terms of segmenter and encoder.
+    ``accept_licence`` (bool) is no setting but an act: whoever runs this accepts the licence of the segmenter.
 
     Raises
     ------
@@ -141,10 +141,6 @@ def resolve(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> RunSettings:
     forgotten = "fov_diameters" if "fov_um" in said else ""
     values = {name: value for name, value in stored.items() if name in known and name != forgotten} | said
     settings = RunSettings(**values)
-    if accepted:
-        from napari_dinobloom.encoders.library import accept
-
-        accept(settings.encoder)
     licence = licence_of(settings.segmenter)
     if not settings.accepted_licence.startswith(licence):
         check_licence(settings.segmenter, accepted=accepted)
