@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from webserver import PROXIES, Web, proxy, serve
@@ -265,6 +266,26 @@ def test_a_disk_without_room_is_found_before_and_the_part_kept_when_it_fills(
     assert part_of(target).stat().st_size == have
     monkeypatch.undo()
     assert _get(web, target) == SUM
+
+
+def test_what_arrived_before_the_disk_was_full_is_taken_up(
+    web: Web, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = part.Part.take
+
+    def fill(self: part.Part, block: bytes, handle: IO[bytes]) -> None:
+        if self.have > 100_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(self, block, handle)
+
+    with monkeypatch.context() as full:
+        full.setattr(part.Part, "take", fill)
+        with pytest.raises(OSError, match="No space left"):
+            _get(web, target)
+    have = part_of(target).stat().st_size
+    assert have > 100_000
+    assert _get(web, target) == SUM
+    assert web.asked("Range") == [None, f"bytes={have}-"]
 
 
 def test_a_carried_file_is_copied_with_the_same_checks(tmp_path: Path, target: Path) -> None:

@@ -42,8 +42,8 @@ def iter_hash(path: Path) -> Steps[str]:
             digest.update(block)
             done += len(block)
             if clock.due():
-                yield Progress(done, total, path.name)
-    yield Progress(done, total, path.name)
+                yield _report(done, total, path.name)
+    yield _report(done, total, path.name)
     return digest.hexdigest()
 
 
@@ -73,6 +73,12 @@ def iter_copy(source: Path, target: Path, *, size: int | None = None, sha256: st
         raise
     yield part.progress()
     return part.sha256
+
+
+def _report(done: int, total: int, name: str) -> Progress:
+    """Progress in bytes, with a message in megabytes for people."""
+    of = f" of {total / 1e6:,.0f}" if total else ""
+    return Progress(done, total, f"{name}, {done / 1e6:,.0f}{of} MB")
 
 
 class Clock:
@@ -112,7 +118,7 @@ class Part:
 
     def progress(self) -> Progress:
         """Report of how much is there."""
-        return Progress(self.have, max(self.total, self.have) if self.total else 0, self.target.name)
+        return _report(self.have, max(self.total, self.have) if self.total else 0, self.target.name)
 
     def iter_take_up(self) -> Iterator[Progress]:
         """Read what an earlier call left, or remove it where nobody can tell which version it belongs to."""
