@@ -40,7 +40,8 @@ def study(folder: Path) -> Path:
 
 
 def test_every_example_is_run_here() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"count_smears", "cluster_with_scanpy", "embed_one_image"}
+    names = {"count_smears", "cluster_with_scanpy", "embed_one_image", "overlay_a_field"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == names
 
 
 def test_count_smears(study: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,3 +66,14 @@ def test_embed_one_image(study: Path, folder: Path, tmp_path: Path) -> None:
     assert embeddings.dtype == np.float32
     assert np.isfinite(embeddings).all()
     assert _size(picture) == (2 * 224, 224 * min(8, len(embeddings)))
+
+
+def test_overlay_a_field(study: Path, folder: Path, tmp_path: Path) -> None:
+    first, second = sorted((folder / "sample" / "images").glob("*.png"))[:2]
+    main = _load("overlay_a_field").main
+    overlay = main(first, tmp_path / "first.png", tmp_path / "basis.safetensors")
+    assert (overlay[..., 3] > 0).mean() > 0.005
+    assert _size(tmp_path / "first.png") == overlay.shape[1::-1]
+    kept = (tmp_path / "basis.safetensors").read_bytes()
+    main(second, tmp_path / "second.png", tmp_path / "basis.safetensors")
+    assert (tmp_path / "basis.safetensors").read_bytes() == kept

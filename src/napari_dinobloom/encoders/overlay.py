@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Box = tuple[int, int, int, int]
 Interpolation = Literal["nearest", "bilinear"]
+N = TypeVar("N", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +66,12 @@ def enlarge(colours: Floats, shape: tuple[int, int], interpolation: Interpolatio
     ValueError
         If `colours` has another number of axes, or the interpolation is not known.
     """
+    _check_interpolation(interpolation)
+    colours = np.asarray(colours, np.float32)
+    if colours.ndim != 3:
+        raise ValueError(f"Colours of the patches of one crop must be (h, w, C); got shape {colours.shape}.")
     y, x = ((np.arange(side) + 0.5) / side for side in shape)
-    return _look_up(colours, y, x, interpolation)
+    return _nearest(colours, y, x) if interpolation == "nearest" else _bilinear(colours, y, x)
 
 
 def blend(crop: Uint8, colours: Floats, *, opacity: float = 0.5, interpolation: Interpolation = "nearest") -> Uint8:
@@ -140,8 +145,7 @@ def iter_tiles(
     """
     windows = np.asarray(windows, np.float64).reshape(-1, 4)
     _check_opacity(opacity)
-    if interpolation not in get_args(Interpolation):
-        raise ValueError(f"interpolation={interpolation!r}: use {', '.join(get_args(Interpolation))}.")
+    _check_interpolation(interpolation)
     counts = {"colours": colours.shape[0], "windows": len(windows), "masks": len(windows if masks is None else masks)}
     if len(set(counts.values())) > 1:
         raise ValueError(f"These are of different numbers of cells: {counts}. Give the same cells in the same order.")
@@ -173,8 +177,7 @@ def paint(tiles: Iterable[Tile], canvas: Uint8, origin: tuple[int, int] = (0, 0)
         height, width = tile.rgba.shape[:2]
         part = canvas[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
         rgba = tile.rgba[max(-y, 0) :, max(-x, 0) :][: part.shape[0], : part.shape[1]]
-        painted = rgba[..., 3] > 0
-        part[painted] = rgba[painted]
+        np.copyto(part, rgba, where=rgba[..., 3:] > 0)
     return canvas
 
 
@@ -230,44 +233,44 @@ def _tiles(
 ) -> Iterator[Tile]:
     """Tiles of the cells that have pixels in a part of the field."""
     for row in range(len(places.boxes)) if within is None else places.near(within).tolist():
-        box = places.boxes[row].tolist()
-        shown = places.covers(row, box)
-        own = places.distance(row, box)
-        for other in places.near(box).tolist():
+        y0, x0, y1, x1 = places.boxes[row].tolist()
+        shown = places.covers(row, (y0, x0, y1, x1))
+        for other in places.near((y0, x0, y1, x1)).tolist():
             if other != row:
-                theirs = places.distance(other, box)
-                nearer = (theirs < own) | ((theirs == own) & (other < row))
-                shown &= ~(nearer & places.covers(other, box))
+                top, left, bottom, right = places.boxes[other].tolist()
+                both = (max(top, y0), max(left, x0), min(bottom, y1), min(right, x1))
+                own, theirs = places.distance(row, both), places.distance(other, both)
+                nearer = theirs < own if row < other else theirs <= own
+                part = shown[both[0] - y0 : both[2] - y0, both[1] - x0 : both[3] - x0]
+                part &= ~(nearer & places.covers(other, both))
         if not shown.any():
             continue
-        y0, x0, y1, x1 = box
         start = places.centres[row] - places.sizes[row] / 2
         y = (np.arange(y0, y1) + 0.5 - start[0]) / places.sizes[row, 0]
         x = (np.arange(x0, x1) + 0.5 - start[1]) / places.sizes[row, 1]
-        rgba = np.zeros((*shown.shape, 4), np.uint8)
-        rgba[..., :3] = _to_uint8(_look_up(colours[row], y, x, interpolation))
-        rgba[..., 3] = round(255 * opacity)
-        rgba[~shown] = 0
+        rgba = np.empty((*shown.shape, 4), np.uint8)
+        small = np.asarray(colours[row], np.float32)
+        exact = interpolation == "nearest"
+        rgba[..., :3] = _nearest(_to_uint8(small), y, x) if exact else _to_uint8(_bilinear(small, y, x))
+        rgba[..., 3] = shown * np.uint8(round(255 * opacity))
         yield Tile(row, y0, x0, rgba)
 
 
-def _look_up(colours: Any, y: Float64, x: Float64, interpolation: Interpolation) -> Floats:
-    """Colours (h, w, C) at places y (Y,) and x (X,) in 0..1 of the crop's height and width."""
-    colours = np.asarray(colours, np.float32)
-    if colours.ndim != 3:
-        raise ValueError(f"Colours of the patches of one crop must be (h, w, C); got shape {colours.shape}.")
-    if interpolation == "nearest":
-        rows, columns = (
-            np.clip((place * side).astype(np.intp), 0, side - 1)
-            for place, side in zip((y, x), colours.shape, strict=False)
-        )
-        nearest: Floats = colours[np.ix_(rows, columns)]
-        return nearest
-    if interpolation != "bilinear":
-        raise ValueError(f"interpolation={interpolation!r}: use {', '.join(get_args(Interpolation))}.")
-    mixed = np.einsum("yh,hwc->ywc", _tents(y, colours.shape[0]), colours)
-    bilinear: Floats = np.einsum("xw,ywc->yxc", _tents(x, colours.shape[1]), mixed)
-    return bilinear
+def _nearest(colours: npt.NDArray[N], y: Float64, x: Float64) -> npt.NDArray[N]:
+    """Colours (h, w, C) of the patches that places y (Y,) and x (X,), in 0..1 of the crop's sides, lie in."""
+    height, width = colours.shape[:2]
+    rows = np.clip((y * height).astype(np.intp), 0, height - 1)
+    columns = np.clip((x * width).astype(np.intp), 0, width - 1)
+    found: npt.NDArray[N] = colours[:, columns][rows]
+    return found
+
+
+def _bilinear(colours: Floats, y: Float64, x: Float64) -> Floats:
+    """Colours between the centres of patches, at the places that `_nearest` takes."""
+    height, width, channels = colours.shape
+    rows: Floats = np.dot(_tents(y, height), colours.reshape(height, -1)).reshape(len(y), width, channels)
+    mixed: Floats = np.dot(rows.transpose(0, 2, 1).reshape(-1, width), _tents(x, width).T)
+    return mixed.reshape(len(y), channels, len(x)).transpose(0, 2, 1)
 
 
 def _tents(place: Float64, side: int) -> Floats:
@@ -281,6 +284,11 @@ def _to_uint8(values: Floats) -> Uint8:
     """Round 0..1 to 0..255."""
     rounded: Uint8 = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     return rounded
+
+
+def _check_interpolation(interpolation: str) -> None:
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(f"interpolation={interpolation!r}: use {', '.join(get_args(Interpolation))}.")
 
 
 def _check_opacity(opacity: float) -> None:

@@ -92,21 +92,20 @@ def iter_patch_figure(asked: PatchFigure) -> Steps[list[Path]]:
         If an input cannot be used, the encoder has no patch tokens, or a basis belongs to another one.
     """
     from napari_dinobloom.encoders.encoder import load_encoder
-    from napari_dinobloom.encoders.library import identify
     from napari_dinobloom.io.atomic import disk_errors
     from napari_dinobloom.report.patch_figure import PictureRow, draw_patches, write_tiles
 
-    sha256 = identify(asked.encoder)
     basis = None if asked.basis is None else PatchBasis.load(asked.basis)
-    if basis is not None:
-        basis.check_encoder(asked.encoder, sha256)
     found: Rows = []
-    for given in asked.inputs:
-        found += yield from _iter_rows(given, asked)
-    if not found:
-        raise InputError(f"There is no cell to show in {', '.join(map(str, asked.inputs))}.")
-    encoder = load_encoder(asked.encoder, asked.device)
-    tokens = yield from _iter_tokens(encoder, np.concatenate([crops for _, crops in found]))
+    with load_encoder(asked.encoder, asked.device) as encoder:
+        if basis is not None:
+            basis.check_encoder(encoder.name, encoder.sha256)
+        encoder.patch_tokens(np.zeros((0, 8, 8, 3), np.uint8))  # one that has none says so before pictures are read
+        for given in asked.inputs:
+            found += yield from _iter_rows(given, asked)
+        if not found:
+            raise InputError(f"There is no cell to show in {', '.join(map(str, asked.inputs))}.")
+        tokens = yield from _iter_tokens(encoder, np.concatenate([crops for _, crops in found]))
     fitted = PatchBasis.fit(tokens, encoder=encoder, foreground=asked.foreground) if basis is None else basis
     colours = np.split(fitted.apply(tokens, encoder=encoder), np.cumsum([len(crops) for _, crops in found])[:-1])
     rows = [PictureRow(title, crops, part) for (title, crops), part in zip(found, colours, strict=True)]
