@@ -1,7 +1,9 @@
 """Student and teacher, and one step's losses: DINO between two global crops, iBOT on masked patches, KoLeo.
 
 After DINOv2 (Oquab et al. 2023, arXiv 2304.07193) as DinoBloom's training uses it: no loss between global and local
-crops, a head of its own for iBOT, Sinkhorn-Knopp in place of centering.
+crops, a head of its own for iBOT, Sinkhorn-Knopp in place of centering. A step's pictures come in *groups* (the
+reference's batch of one card): masks and KoLeo know only their own group, Sinkhorn-Knopp balances all of them over
+all processes. A micro-batch is one group, so that neither their number nor that of the processes changes a step.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from napari_dinobloom.encoders.architecture import Architecture
 from napari_dinobloom.encoders.networks.vit import VisionTransformer
 from napari_dinobloom.training.heads import DINOHead
-from napari_dinobloom.training.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn_knopp
+from napari_dinobloom.training.losses import Balance, balance, cross_entropy, koleo_loss, patch_weights
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -32,6 +35,15 @@ class Weights:
     """Of the sum of KoLeo over both crops."""
 
 
+class Group(NamedTuple):
+    """One group's pictures as the network sees them."""
+
+    crops: Tensor
+    """(2 n, 3, Y, X): first the n first crops, then the n second ones."""
+    masks: Tensor
+    """(2 n, patches) bool: what the student does not see."""
+
+
 class Losses(NamedTuple):
     """The terms of a step, each with its weight in it, and their sum."""
 
@@ -41,37 +53,62 @@ class Losses(NamedTuple):
     total: Tensor
 
 
+class MaskedTransformer(VisionTransformer):
+    """A vision transformer with a mask token that takes the place of masked patches."""
+
+    def __init__(self, arch: Architecture, grid: int = 16) -> None:
+        super().__init__(arch, grid)
+        self.mask_token = nn.Parameter(torch.zeros(1, arch.dim))
+
+    def forward(self, x_BCYX: Tensor, masks_BP: Tensor | None = None, mask_token_1D: Tensor | None = None) -> Tensor:
+        """Compute all tokens, as the base class does, with the mask token of its own."""
+        return super().forward(x_BCYX, masks_BP, self.mask_token if mask_token_1D is None else mask_token_1D)
+
+
 class Network(nn.Module):
-    """A backbone with its two heads: what is trained, and what teaches.
+    """A backbone with its two heads: what is trained, and what teaches. Key names are those of the releases.
 
     Parameters
     ----------
-    backbone : VisionTransformer
+    backbone : MaskedTransformer
         Tokens of a picture.
     dino_head, ibot_head : DINOHead
         Scores of class tokens and of patch tokens.
     """
 
-    def __init__(self, backbone: VisionTransformer, dino_head: DINOHead, ibot_head: DINOHead) -> None:
+    def __init__(self, backbone: MaskedTransformer, dino_head: DINOHead, ibot_head: DINOHead) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.mask_token = nn.Parameter(torch.zeros(1, backbone.dim))
-        self.dino_head = dino_head
-        self.ibot_head = ibot_head
+        self.backbone, self.dino_head, self.ibot_head = backbone, dino_head, ibot_head
 
-    def tokens(self, crops_BCYX: Tensor, masks_BP: Tensor | None = None) -> Tensor:
-        """Compute all tokens, masked patches replaced by the mask token, (B, 1 + patches, D)."""
-        tokens: Tensor = self.backbone(crops_BCYX, masks_BP, self.mask_token)
-        return tokens
+    def forward(self, group: Group, *, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute a group's class tokens (2 n, D) and the bottlenecks of class tokens and of masked patches."""
+        tokens: Tensor = self.backbone(group.crops, group.masks if masked else None)
+        classes, patches = tokens[:, 0], tokens[:, 1:][group.masks]
+        return classes, self.dino_head.bottleneck(classes), self.ibot_head.bottleneck(patches)
 
-    def modules_to_clip(self) -> Iterator[tuple[str, list[nn.Parameter]]]:
+    def parts(self) -> Iterator[tuple[str, list[nn.Parameter]]]:
         """Give the three parts whose gradients are clipped each by itself, with their parameters."""
-        yield "backbone", [*self.backbone.parameters(), self.mask_token]
-        yield "dino_head", list(self.dino_head.parameters())
-        yield "ibot_head", list(self.ibot_head.parameters())
+        for name, module in self.named_children():
+            yield name, list(module.parameters())
 
 
-class SelfDistillation(nn.Module):
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What the teacher says of all groups of this process: bottlenecks, and the balance that makes them assignments."""
+
+    classes: list[Tensor]
+    """For each group (2 n, bottleneck), the crops exchanged: a crop learns what the teacher says of the other."""
+    patches: list[Tensor]
+    """For each group (masked patches, bottleneck)."""
+    class_balance: Balance
+    patch_balance: Balance
+    images: int
+    """Pictures of all groups of all processes."""
+    groups: int
+    """Groups of all processes."""
+
+
+class SelfDistillation:
     """A student and its teacher, a moving average of it.
 
     Parameters
@@ -82,76 +119,83 @@ class SelfDistillation(nn.Module):
         Of the terms.
     student_temperature : float, default: 0.1
         Divides the student's scores.
+    group : ProcessGroup, optional
+        Processes that share a step; None for one process.
     """
 
-    def __init__(self, student: Network, weights: Weights | None = None, student_temperature: float = 0.1) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        student: Network,
+        weights: Weights | None = None,
+        student_temperature: float = 0.1,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
         self.student = student
         self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
         self.weights = weights or Weights()
         self.student_temperature = student_temperature
+        self.group = group
 
     @torch.no_grad()
-    def targets(
-        self, crops: Tensor, masks: Tensor, temperature: float, group: dist.ProcessGroup | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Let the teacher assign both crops, unmasked.
+    def targets(self, groups: Sequence[Group], temperature: float) -> Targets:
+        """Let the teacher look at all groups of this process, unmasked, and balance with those of the others.
 
         Parameters
         ----------
-        crops : Tensor (2 n, 3, Y, X)
-            First the n first crops, then the n second ones.
-        masks : Tensor (2 n, patches) of bool
-            Patches that the student will not see.
+        groups : sequence of Group
+            At least one.
         temperature : float
             Teacher temperature.
-        group : ProcessGroup, optional
-            Balance over all its processes.
-
-        Returns
-        -------
-        classes : Tensor (2 n, prototypes)
-            Target of each crop's class token: the assignment of the other crop.
-        patches : Tensor (masked patches, prototypes)
-            Targets of the masked patches, in the order of `masks`.
         """
-        tokens = self.teacher.tokens(crops)
-        first, second = tokens[:, 0].chunk(2)
-        class_scores = self.teacher.dino_head(torch.cat([second, first]))
-        patch_scores = self.teacher.ibot_head(tokens[:, 1:][masks])
-        return (
-            sinkhorn_knopp(class_scores, temperature, group=group),
-            sinkhorn_knopp(patch_scores, temperature, group=group),
+        classes, patches = [], []
+        for group in groups:
+            _, of_classes, of_patches = self.teacher(group, masked=False)
+            first, second = of_classes.chunk(2)
+            classes.append(torch.cat([second, first]))
+            patches.append(of_patches)
+        dino, ibot = self.teacher.dino_head.last_layer, self.teacher.ibot_head.last_layer
+        count = torch.tensor([sum(len(g.crops) for g in groups) // 2, len(groups)], device=classes[0].device)
+        if self.group is not None:
+            dist.all_reduce(count, group=self.group)
+        return Targets(
+            classes,
+            patches,
+            balance(lambda part: dino(classes[part]), _all(classes), temperature, group=self.group),
+            balance(lambda part: ibot(patches[part]), _all(patches), temperature, group=self.group),
+            int(count[0]),
+            int(count[1]),
         )
 
-    def losses(
-        self, crops: Tensor, masks: Tensor, targets: tuple[Tensor, Tensor], groups: Sequence[slice] | None = None
-    ) -> Losses:
-        """Compute the student's losses against the teacher's targets.
+    def losses(self, group: Group, targets: Targets, number: int) -> Losses:
+        """Compute one group's share of the step's losses; the shares of all groups of all processes add up to them.
 
         Parameters
         ----------
-        crops, masks
-            As in `targets`.
-        targets : (Tensor, Tensor)
-            What `targets` gives.
-        groups : sequence of slice, optional
-            Rows of a crop (of 0..n) among which KoLeo looks for neighbours; all of them are one group by default.
-
-        Returns
-        -------
-        Losses
+        group : Group
+            What the student sees, masked.
+        targets : Targets
+            Of this process.
+        number : int
+            Which of its groups this is.
         """
-        tokens = self.student.tokens(crops, masks)
-        classes, patches = tokens[:, 0], tokens[:, 1:][masks]
-        dino = dino_loss(self.student.dino_head(classes), targets[0], self.student_temperature)
-        ibot = ibot_loss(self.student.ibot_head(patches), targets[1], masks, self.student_temperature)
-        count = len(crops) // 2
-        parts = groups or [slice(0, count)]
-        koleo = torch.stack(
-            [koleo_loss(crop[part]) * (len(crop[part]) / count) for crop in classes.chunk(2) for part in parts]
-        ).sum()
-        weighted = (self.weights.dino * dino, self.weights.ibot * ibot, self.weights.koleo * koleo)
+        classes, of_classes, of_patches = self.student(group, masked=True)
+        dino = cross_entropy(
+            self.student.dino_head.last_layer(of_classes),
+            targets.class_balance.assignment(self.teacher.dino_head.last_layer(targets.classes[number]), number),
+            self.student_temperature,
+        )
+        ibot = cross_entropy(
+            self.student.ibot_head.last_layer(of_patches),
+            targets.patch_balance.assignment(self.teacher.ibot_head.last_layer(targets.patches[number]), number),
+            self.student_temperature,
+        )
+        crops = 2 * targets.images
+        koleo = torch.stack([koleo_loss(crop) for crop in classes.chunk(2)]).sum() / targets.groups
+        weighted = (
+            self.weights.dino * dino.sum() / crops,
+            self.weights.ibot * (ibot * patch_weights(group.masks).to(ibot.dtype)).sum() / crops,
+            self.weights.koleo * koleo,
+        )
         return Losses(*weighted, torch.stack(weighted).sum())
 
     @torch.no_grad()
@@ -160,3 +204,8 @@ class SelfDistillation(nn.Module):
         teacher, student = ([p.detach() for p in network.parameters()] for network in (self.teacher, self.student))
         torch._foreach_mul_(teacher, momentum)
         torch._foreach_add_(teacher, student, alpha=1 - momentum)
+
+
+def _all(parts: Sequence[Tensor]) -> list[Tensor]:
+    """All rows of each part count."""
+    return [torch.ones(len(part), dtype=torch.bool, device=part.device) for part in parts]

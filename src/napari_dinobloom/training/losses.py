@@ -8,6 +8,9 @@ in bf16 a logit divided by a temperature of 0.04 is off by several per cent.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -19,6 +22,90 @@ DISTANCE_EPS = 1e-4
 LOG_EPS = 1e-8
 NORM_EPS = 1e-8
 
+Scores = Callable[[int], Tensor]
+"""Gives the scores (rows, prototypes) of a numbered part of all rows; asked several times for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Sinkhorn-Knopp's scaling of ``exp(logits / temperature)``, from which assignments follow part by part.
+
+    Attributes
+    ----------
+    by_prototype : Tensor (prototypes,)
+        Factor of each column.
+    by_row : list of Tensor (rows of a part,)
+        Factors of rows, for each part; 0 for rows that do not count.
+    shift : Tensor ()
+        Subtracted from the scaled logits before the exponential.
+    temperature : float
+        Divides the logits.
+    """
+
+    by_prototype: Tensor
+    by_row: list[Tensor]
+    shift: Tensor
+    temperature: float
+
+    def assignment(self, logits: Tensor, part: int) -> Tensor:
+        """Give the assignment (rows, prototypes) of a part from its logits; each row that counts has the sum 1."""
+        matrix = (_exact(logits) / self.temperature - self.shift).exp_()
+        return matrix.mul_(self.by_prototype).mul_(self.by_row[part].unsqueeze(1))
+
+
+@torch.no_grad()
+def balance(
+    scores: Scores,
+    valid: Sequence[Tensor],
+    temperature: float,
+    iterations: int = 3,
+    *,
+    group: dist.ProcessGroup | None = None,
+) -> Balance:
+    """Balance rows that are computed part by part, so that their scores never lie in memory together.
+
+    Each iteration is one pass over the parts: a row's factor follows from the columns' factors of the pass before.
+
+    Parameters
+    ----------
+    scores : function of int
+        Logits (rows, prototypes) of a part.
+    valid : sequence of Tensor (rows,) of bool
+        For each part, which rows count.
+    temperature : float
+        Teacher temperature, above 0.
+    iterations : int, default: 3
+        Rounds; each balances prototypes, then rows.
+    group : ProcessGroup, optional
+        Balance over the rows of all processes of this group, which all have to call.
+
+    Returns
+    -------
+    Balance
+    """
+    first = _exact(scores(0))
+    rows = torch.stack([part.sum() for part in valid]).sum().to(first.dtype)
+    tops = [_exact(scores(part)).amax() for part in range(len(valid)) if len(valid[part])]
+    shift = torch.stack(tops).amax() / temperature if tops else first.new_tensor(-torch.inf)
+    if group is not None:
+        dist.all_reduce(rows, group=group)
+        dist.all_reduce(shift, dist.ReduceOp.MAX, group=group)
+    by_prototype = first.new_zeros(first.shape[1])
+    by_row = [part.to(first.dtype) for part in valid]
+    for number in range(iterations + 1):
+        mass = torch.zeros_like(by_prototype)
+        for part, counts in enumerate(valid):
+            matrix = (_exact(scores(part)) / temperature - shift).exp_()
+            if number:
+                by_row[part] = counts / (matrix @ by_prototype)
+            if number < iterations:
+                mass += by_row[part] @ matrix
+        if number < iterations:
+            if group is not None:
+                dist.all_reduce(mass, group=group)
+            by_prototype = rows / (mass * len(mass))
+    return Balance(by_prototype, by_row, shift, temperature)
+
 
 def sinkhorn_knopp(
     logits: Tensor,
@@ -29,9 +116,6 @@ def sinkhorn_knopp(
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
     """Assign rows to prototypes so that all prototypes are used alike, by Sinkhorn-Knopp's balancing.
-
-    The matrix ``exp(logits / temperature)`` is never rewritten: two scaling vectors are iterated, and it is
-    multiplied with both once at the end.
 
     Parameters
     ----------
@@ -51,27 +135,9 @@ def sinkhorn_knopp(
     Tensor (rows, prototypes)
         float32 (float64 for float64 logits), each valid row with the sum 1; without gradient.
     """
-    with torch.no_grad():
-        scaled = _exact(logits) / temperature
-        rows = torch.tensor(float(len(scaled)), dtype=scaled.dtype, device=scaled.device)
-        weight = torch.ones_like(scaled[:, 0])
-        if valid is not None:
-            weight = valid.to(scaled.dtype)
-            rows = weight.sum()
-        highest = scaled.max() if len(scaled) else scaled.new_tensor(-torch.inf)
-        if group is not None:
-            dist.all_reduce(highest, dist.ReduceOp.MAX, group)
-            dist.all_reduce(rows, group=group)
-        matrix = (scaled - highest).exp_()
-        by_row = weight
-        by_prototype = torch.empty_like(matrix[0]) if len(matrix) else scaled.new_ones(scaled.shape[1])
-        for _ in range(iterations):
-            mass = by_row @ matrix
-            if group is not None:
-                dist.all_reduce(mass, group=group)
-            by_prototype = 1 / (mass * scaled.shape[1])
-            by_row = weight / ((matrix @ by_prototype) * rows)
-        return matrix.mul_(by_prototype).mul_((by_row * rows).unsqueeze(1))
+    counts = torch.ones(len(logits), dtype=torch.bool, device=logits.device) if valid is None else valid
+    logits = logits.detach()
+    return balance(lambda _: logits, [counts], temperature, iterations, group=group).assignment(logits, 0)
 
 
 def dino_loss(student_logits: Tensor, assignment: Tensor, temperature: float = 0.1) -> Tensor:
@@ -88,7 +154,7 @@ def dino_loss(student_logits: Tensor, assignment: Tensor, temperature: float = 0
     -------
     Tensor ()
     """
-    return _cross_entropy(student_logits, assignment, temperature).mean()
+    return cross_entropy(student_logits, assignment, temperature).mean()
 
 
 def ibot_loss(student_logits: Tensor, assignment: Tensor, masks: Tensor, temperature: float = 0.1) -> Tensor:
@@ -110,9 +176,8 @@ def ibot_loss(student_logits: Tensor, assignment: Tensor, masks: Tensor, tempera
     -------
     Tensor ()
     """
-    counts = masks.sum(dim=1).clamp(min=1)
-    weight = (1 / counts.to(_exact(student_logits).dtype)).unsqueeze(1).expand_as(masks)[masks]
-    return (_cross_entropy(student_logits, assignment, temperature) * weight).sum() / len(masks)
+    weights = patch_weights(masks).to(_exact(student_logits).dtype)
+    return (cross_entropy(student_logits, assignment, temperature) * weights).sum() / len(masks)
 
 
 def koleo_loss(x: Tensor) -> Tensor:
@@ -137,9 +202,14 @@ def koleo_loss(x: Tensor) -> Tensor:
     return -(distance + LOG_EPS).log().mean()
 
 
-def _cross_entropy(logits: Tensor, assignment: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of each row, (rows,)."""
+def cross_entropy(logits: Tensor, assignment: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of each row against its assignment, (rows,)."""
     return -(assignment * F.log_softmax(_exact(logits) / temperature, dim=-1)).sum(dim=-1)
+
+
+def patch_weights(masks: Tensor) -> Tensor:
+    """Weight of each masked patch, 1 / (masked patches of its image), in the order of `masks`."""
+    return (1 / masks.sum(dim=1).clamp(min=1).double()).unsqueeze(1).expand_as(masks)[masks]
 
 
 def _exact(x: Tensor) -> Tensor:
