@@ -172,6 +172,9 @@ def test_batches_that_end_with_the_first_pass_are_refused(tokens: np.ndarray) ->
         PatchBasis.fit(iter([tokens]))
     with pytest.raises(ValueError, match=r"must be \(n, 8, 8, 24\); got shape \(2, 8, 8, 3\)"):
         PatchBasis.fit([tokens, tokens[:2, ..., :3]])
+    spent = iter([tokens])
+    with pytest.raises(ValueError, match="20 cells at first, then 0"):
+        PatchBasis.fit(lambda: spent)
     with pytest.raises(ValueError, match="no patch to fit"):
         PatchBasis.fit([])
 

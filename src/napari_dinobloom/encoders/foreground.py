@@ -51,12 +51,16 @@ def find_foreground(cells: Iterable[Float32], rule: Rule) -> tuple[Float64, floa
         axis = principal_axes((_rows(x_HWD) for x_HWD in cells), 1)[1][0]
     else:
         axis = _centre_axis(cells)
-    scores = [_rows(x_HWD) @ axis for x_HWD in cells]
+    scores: list[Float64] = []
+    shape: tuple[int, ...] = ()
+    for x_HWD in cells:
+        shape = x_HWD.shape
+        scores.append(_rows(x_HWD) @ axis)
     if not axis.any():
         return axis, -1.0
     score = np.stack(scores)
     threshold = otsu_threshold(score)
-    far = np.broadcast_to(_distances(next(iter(cells)).shape).ravel(), score.shape)
+    far = np.broadcast_to(_distances(shape).ravel(), score.shape)
     beyond = score > threshold
     if far[beyond].mean() > far[~beyond].mean():
         axis, threshold = -axis, -threshold

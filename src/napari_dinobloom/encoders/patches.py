@@ -192,7 +192,7 @@ class PatchBasis:
             foreground_threshold=threshold,
             encoder=encoder.name if encoder is not None else "",
             encoder_sha256=encoder.sha256 if encoder is not None else "",
-            cells=cells.count,
+            cells=cells.count or 0,
             patches=len(scores),
         )
 
@@ -297,29 +297,32 @@ class PatchBasis:
 
 
 class _Cells:
-    """Patch tokens cell by cell, (h, w, D) each, as often as they are asked for; `count` is that of the last time."""
+    """Patch tokens cell by cell, (h, w, D) each, as often as they are asked for; `count` is how many there are."""
 
     def __init__(self, tokens: Tokens, mask: Mask | None) -> None:
         if isinstance(tokens, Iterator):
             raise ValueError("These batches can be read once only: give a function that begins anew at each call.")
         self._tokens, self._mask = tokens, mask
-        self.count = 0
+        self.count: int | None = None
 
     def __iter__(self) -> Iterator[Float32]:
-        self.count = 0
+        count = 0
         shape: tuple[int, ...] | None = None
         for batch in self._batches():
             if batch.ndim != 4 or batch.shape[1:] != (shape or batch.shape[1:]):
                 wanted = f"(n, {', '.join(map(str, shape))})" if shape else "(n, h, w, D)"
                 raise ValueError(f"Patch tokens must be {wanted}; got shape {batch.shape}.")
             shape = batch.shape[1:]
-            stop = self.count + len(batch)
-            if self._mask is not None and self._mask[self.count : stop].shape != batch.shape[:3]:
+            stop = count + len(batch)
+            if self._mask is not None and self._mask[count:stop].shape != batch.shape[:3]:
                 raise ValueError(f"foreground has shape {self._mask.shape}, the tokens are {batch.shape[:3]}.")
-            self.count = stop
+            count = stop
             yield from batch
-        if self._mask is not None and len(self._mask) != self.count:
-            raise ValueError(f"foreground has shape {self._mask.shape}, there are {self.count} cells.")
+        if self._mask is not None and len(self._mask) != count:
+            raise ValueError(f"foreground has shape {self._mask.shape}, there are {count} cells.")
+        if self.count not in (None, count):
+            raise ValueError(f"The batches held {self.count} cells at first, then {count}: begin anew at each call.")
+        self.count = count
 
     def _batches(self) -> Iterator[Float32]:
         """Batches of tokens; an array that is not in memory is read a few cells at a time."""
