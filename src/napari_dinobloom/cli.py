@@ -365,11 +365,14 @@ def _about(atlas: Any) -> str:
 
 
 @app.command()
-def doctor() -> None:
-    """Check this machine: Python, torch, devices, Qt, system libraries, folders, free space."""
-    from napari_dinobloom.doctor import examine
+def doctor(
+    speed: Annotated[bool, typer.Option(help="Embed generated cells for ten seconds.")] = True,
+) -> None:
+    """Check this machine: Python, torch, devices, memory, weights, Qt, system libraries, folders, speed."""
+    from napari_dinobloom.doctor import examine, measure
 
     findings = examine()
+    findings += measure() if speed else []
     for finding in findings:
         console.print(f"{finding.status:<8}{finding.topic}: {finding.value}", markup=False)
         if finding.remedy:
