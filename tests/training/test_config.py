@@ -101,6 +101,9 @@ def test_a_misspelt_key_names_the_nearest() -> None:
         ("schedule.base_lr=fast", "a finite number"),
         ("schedule.momentum=0.9", "2 numbers in brackets"),
         ("augmentation.local_crops=-1", "at least 0"),
+        ("augmentation.scale=[0.5, 1.2]", "at most 1"),
+        ("augmentation.size=192", "so use 224"),
+        ("augmentation.local_size=96", "a multiple of 14"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(override: str, message: str) -> None:

@@ -17,13 +17,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.training.augment import Augmentations
 from napari_dinobloom.training.distillation import Weights
+from napari_dinobloom.training.masking import PROBABILITY, RATIO, SMALLEST
 from napari_dinobloom.training.schedules import Schedules
 
 PRESETS = Path(__file__).parent / "presets"
-
-BLOCK = 4
-"""Fewest patches that a block of the masks has."""
 
 REPORTED = ("test",)
 """Splits whose numbers are reported: no iteration is chosen on them."""
@@ -100,9 +99,9 @@ class Heads:
 class Masks:
     """Blocks of patches that the student does not see."""
 
-    probability: float = 0.5
+    probability: float = PROBABILITY
     """Share of the crops that are masked."""
-    ratio: tuple[float, float] = (0.1, 0.5)
+    ratio: tuple[float, float] = RATIO
     """Least and largest share of a masked crop's patches."""
 
     def __post_init__(self) -> None:
@@ -110,19 +109,8 @@ class Masks:
             raise InputError(f"masks.probability is {self.probability}; use 0 to 1.")
         if not 0 <= self.ratio[0] <= self.ratio[1] < 1:
             raise InputError(f"masks.ratio is {list(self.ratio)}; use two shares that rise, from 0 to below 1.")
-        if self.ratio[1] * 256 < BLOCK:
-            raise InputError(f"masks.ratio ends at {self.ratio[1]}: no block of {BLOCK} of 256 patches has room.")
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Augmentations:
-    """How crops are cut and changed."""
-
-    local_crops: int = 0
-    """Small crops of a picture beside its two large ones."""
-
-    def __post_init__(self) -> None:
-        _at_least(0, self, "augmentation", "local_crops")
+        if self.ratio[1] * 256 < SMALLEST:
+            raise InputError(f"masks.ratio ends at {self.ratio[1]}: no block of {SMALLEST} of 256 patches has room.")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -220,6 +208,11 @@ class Config:
                 f"run.stop {self.run.stop} lies after the schedule's end, schedule.iterations "
                 f"{self.schedule.iterations}, where the learning rate is spent and the teacher stands still."
             )
+        if self.augmentation.size != 224 or self.augmentation.local_size % 14:
+            raise InputError(
+                f"augmentation.size is {self.augmentation.size} and local_size {self.augmentation.local_size}: "
+                "positions are those of 16 x 16 patches of 14 pixels, so use 224, and a multiple of 14."
+            )
         terms = asdict(self.weights)
         if min(terms.values()) < 0 or max(terms.values()) == 0:
             raise InputError(f"weights are {terms}; none may be negative, and one must be above 0.")
@@ -305,7 +298,7 @@ def load(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         if not isinstance(sizes, Mapping) or not set(sizes) <= set(get_args(_KEYS["model.size"])):
             raise InputError(f"by_size must hold sizes ({', '.join(get_args(_KEYS['model.size']))}), each with topics.")
-        return Config.from_dict(_over(sizes.get(size, {}), content))
+        return Config.from_dict(_over(sizes.get(str(size), {}), content))
     except InputError as error:
         raise InputError(f"{preset_or_path}: {error}") from error
 
