@@ -49,7 +49,7 @@ class _Line:
     images: int = 0
     same: dict[str, list[float]] = field(default_factory=dict)
     shares: dict[str, Tensor] = field(default_factory=dict)
-    """For each name (2,) float64: the sum of the finite values and their number."""
+    """For each name (2,) float32: the sum of the finite values and their number."""
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -127,7 +127,7 @@ class Metrics:
             line.same.setdefault(name, []).append(number)
         for name, value in (shares or {}).items():
             finite = value.detach().isfinite()
-            now = torch.stack([value.detach().where(finite, 0).double(), finite.double()])
+            now = torch.stack([value.detach().where(finite, 0).float(), finite.float()])
             line.shares[name] = line.shares[name] + now if name in line.shares else now
         if iteration % self.every == 0:
             self.flush(iteration)
