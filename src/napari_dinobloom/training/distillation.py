@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from napari_dinobloom.encoders.architecture import Architecture
 from napari_dinobloom.encoders.networks.vit import VisionTransformer
 from napari_dinobloom.training.heads import DINOHead
-from napari_dinobloom.training.losses import Balance, balance, cross_entropy, koleo_loss, patch_weights
+from napari_dinobloom.training.losses import Balance, balance, cross_entropy, koleo_loss
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -42,6 +42,18 @@ class Group(NamedTuple):
     """(2 n, 3, Y, X): first the n first crops, then the n second ones."""
     masks: Tensor
     """(2 n, patches) bool: what the student does not see."""
+    rows: int | None = None
+    """Masked patches are padded to this number (`masking.most_masked`), so that shapes stay the same from step to step
+    and a graphics card need not be asked how many there are; None pads nothing."""
+
+    def masked(self) -> tuple[Tensor, Tensor]:
+        """Give the places of the masked patches among all (rows,), padded with 0, and which of them count."""
+        flat = self.masks.flatten()
+        if self.rows is None:
+            places = flat.nonzero().squeeze(1)
+            return places, torch.ones_like(places, dtype=torch.bool)
+        places = torch.nonzero_static(flat, size=self.rows, fill_value=0).squeeze(1)
+        return places, torch.arange(self.rows, device=flat.device) < flat.sum()
 
 
 class Losses(NamedTuple):
@@ -79,12 +91,17 @@ class Network(nn.Module):
     def __init__(self, backbone: MaskedTransformer, dino_head: DINOHead, ibot_head: DINOHead) -> None:
         super().__init__()
         self.backbone, self.dino_head, self.ibot_head = backbone, dino_head, ibot_head
+        self.autocast: torch.dtype | None = None
 
-    def forward(self, group: Group, *, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute a group's class tokens (2 n, D) and the bottlenecks of class tokens and of masked patches."""
-        tokens: Tensor = self.backbone(group.crops, group.masks if masked else None)
-        classes, patches = tokens[:, 0], tokens[:, 1:][group.masks]
-        return classes, self.dino_head.bottleneck(classes), self.ibot_head.bottleneck(patches)
+    def forward(self, group: Group, places: Tensor, *, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute a group's class tokens (2 n, D) and the bottlenecks of class tokens and of the patches at `places`.
+
+        With `autocast` set, backbone and heads compute in that type; bottlenecks are float32 all the same.
+        """
+        with torch.autocast(group.crops.device.type, self.autocast, enabled=self.autocast is not None):
+            tokens: Tensor = self.backbone(group.crops, group.masks if masked else None)
+            classes, patches = tokens[:, 0], tokens[:, 1:].flatten(0, 1).index_select(0, places)
+            return classes, self.dino_head.bottleneck(classes), self.ibot_head.bottleneck(patches)
 
     def parts(self) -> Iterator[tuple[str, list[nn.Parameter]]]:
         """Give the three parts whose gradients are clipped each by itself, with their parameters."""
@@ -114,7 +131,8 @@ class SelfDistillation:
     Parameters
     ----------
     student : Network
-        What is trained. The teacher starts as its copy, heads included.
+        What is trained. The teacher starts as its copy, heads included. `trained` is the same network, or what
+        wraps it to exchange gradients.
     weights : Weights, optional
         Of the terms.
     student_temperature : float, default: 0.1
@@ -132,6 +150,7 @@ class SelfDistillation:
     ) -> None:
         self.student = student
         self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
+        self.trained: nn.Module = student
         self.weights = weights or Weights()
         self.student_temperature = student_temperature
         self.group = group
@@ -147,9 +166,11 @@ class SelfDistillation:
         temperature : float
             Teacher temperature.
         """
-        classes, patches = [], []
+        classes, patches, counted = [], [], []
         for group in groups:
-            _, of_classes, of_patches = self.teacher(group, masked=False)
+            places, counts = group.masked()
+            counted.append(counts)
+            _, of_classes, of_patches = self.teacher(group, places, masked=False)
             first, second = of_classes.chunk(2)
             classes.append(torch.cat([second, first]))
             patches.append(of_patches)
@@ -161,7 +182,7 @@ class SelfDistillation:
             classes,
             patches,
             balance(lambda part: dino(classes[part]), _all(classes), temperature, group=self.group),
-            balance(lambda part: ibot(patches[part]), _all(patches), temperature, group=self.group),
+            balance(lambda part: ibot(patches[part]), counted, temperature, group=self.group),
             int(count[0]),
             int(count[1]),
         )
@@ -178,7 +199,8 @@ class SelfDistillation:
         number : int
             Which of its groups this is.
         """
-        classes, of_classes, of_patches = self.student(group, masked=True)
+        places, counts = group.masked()
+        classes, of_classes, of_patches = self.trained(group, places, masked=True)
         dino = cross_entropy(
             self.student.dino_head.last_layer(of_classes),
             targets.class_balance.assignment(self.teacher.dino_head.last_layer(targets.classes[number]), number),
@@ -189,11 +211,12 @@ class SelfDistillation:
             targets.patch_balance.assignment(self.teacher.ibot_head.last_layer(targets.patches[number]), number),
             self.student_temperature,
         )
-        crops = 2 * targets.images
+        crops, patches = 2 * targets.images, group.masks.shape[1]
+        shares = counts / group.masks.sum(dim=1).clamp(min=1).to(ibot.dtype)[places // patches]
         koleo = torch.stack([koleo_loss(crop) for crop in classes.chunk(2)]).sum() / targets.groups
         weighted = (
             self.weights.dino * dino.sum() / crops,
-            self.weights.ibot * (ibot * patch_weights(group.masks).to(ibot.dtype)).sum() / crops,
+            self.weights.ibot * (ibot * shares).sum() / crops,
             self.weights.koleo * koleo,
         )
         return Losses(*weighted, torch.stack(weighted).sum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,19 +47,46 @@ class DINOHead(nn.Module):
 
     def bottleneck(self, x: Tensor) -> Tensor:
         """Give the normalised vectors that meet the prototypes, (rows, dim) to (rows, bottleneck)."""
-        return F.normalize(self.mlp(x), dim=-1, eps=NORM_EPS)
+        out: Tensor = self.mlp(x)
+        return F.normalize(out if out.dtype == torch.float64 else out.float(), dim=-1, eps=NORM_EPS)
 
 
 class Prototypes(nn.Module):
-    """A linear map without bias whose rows have a direction `v` and a length `g`."""
+    """A linear map without bias whose rows have a direction `v` and a length `g`.
+
+    Attributes
+    ----------
+    factors : torch.dtype or None
+        What the two factors of the product are rounded to on CUDA, where it then is faster; None leaves them.
+    """
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
+        self.factors: torch.dtype | None = None
         self.weight_g = nn.Parameter(torch.ones(count, 1))
         self.weight_v = nn.Parameter(torch.empty(count, width))
         nn.init.kaiming_uniform_(self.weight_v, a=5**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Score vectors, (rows, width) to (rows, count); the product leaves in float32 whatever autocast says."""
-        weight = self.weight_g * self.weight_v / self.weight_v.norm(dim=1, keepdim=True)
-        return F.linear(x, weight)
+        with torch.autocast(x.device.type, enabled=False):
+            weight = self.weight_g * self.weight_v / self.weight_v.norm(dim=1, keepdim=True)
+            if self.factors is None or x.device.type != "cuda":
+                return F.linear(x, weight)
+            out: Tensor = _Product.apply(x.to(self.factors), weight.to(self.factors))
+            return out
+
+
+class _Product(torch.autograd.Function):
+    """``x @ weight.T`` of bf16 factors with sums and result in float32, backwards too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.mm(x, weight.t(), out_dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        gradient = gradients[0].to(x.dtype)
+        return gradient @ weight, gradient.t() @ x

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from napari_dinobloom.training.distillation import Network
 from napari_dinobloom.training.schedules import Values
@@ -72,5 +73,10 @@ def apply_schedule(optimiser: torch.optim.Optimizer, values: Values) -> None:
 
 
 def clip_gradients(parts: Iterable[tuple[str, list[nn.Parameter]]], most: float = CLIP) -> dict[str, torch.Tensor]:
-    """Clip the gradients of each part by itself; gives the norms before clipping."""
-    return {name: nn.utils.clip_grad_norm_(parameters, most) for name, parameters in parts}
+    """Clip the gradients of each part by itself, sharded ones too; gives the norms before clipping."""
+    norms = {}
+    for name, parameters in parts:
+        norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        norms[name] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        nn.utils.clip_grads_with_norm_(parameters, most, norms[name])
+    return norms

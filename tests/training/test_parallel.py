@@ -1,0 +1,56 @@
+"""Processes find each other, agree, stop together, and end when one of them fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from spawned import Agreement, Failure, set_up, spawn, toy
+
+from napari_dinobloom.training.parallel import StopSignal, World, agree, parallelize, start
+
+
+def test_one_flag_is_enough(tmp_path: Path) -> None:
+    assert spawn(2, tmp_path, Agreement()) == [[(True, False)], [(True, False)]]
+
+
+def test_when_one_process_fails_the_others_end_with_its_error(tmp_path: Path) -> None:
+    began = time.monotonic()
+    other, failed = (found[-1] for found in spawn(2, tmp_path, Failure()))
+    assert failed == "ValueError: picture 7 is broken"
+    assert other.startswith("ProcessError: ")
+    assert "process 1 of 2: ValueError: picture 7 is broken" in other
+    assert time.monotonic() - began < 60
+
+
+def test_alone() -> None:
+    world = start("cpu")
+    assert (world.rank, world.size, world.group, world.device.type) == (0, 1, None, "cpu")
+    assert agree(world, True)
+    assert not agree(world, False)
+
+
+def test_several_processes_need_a_strategy() -> None:
+    with pytest.raises(ValueError, match="'none' is for one"):
+        parallelize(toy(), World(0, 2, 0, torch.device("cpu")), "none")
+
+
+def test_names_stay_when_blocks_are_compiled_and_recomputed() -> None:
+    model, _ = set_up(World(0, 1, 0, torch.device("cpu")), compile=True, checkpointing=True)
+    assert list(model.student.state_dict()) == list(toy().student.state_dict())
+
+
+def test_sigterm_is_noted_and_the_handler_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        assert not stop.seen
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 5
+        while not stop.seen and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert stop.seen
+    assert signal.getsignal(signal.SIGTERM) is before
