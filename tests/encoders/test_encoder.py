@@ -102,7 +102,7 @@ def test_bf16_is_close(tmp_path: Path, toy: Encoder, toy_crops: np.ndarray) -> N
     exact, near = toy.embed(toy_crops), half.embed(toy_crops)
     cosine = (exact * near).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(near, axis=1)
     assert half.precision == "bf16"
-    assert cosine.min() > 0.99
+    assert cosine.min() > 0.999
 
 
 def test_threads_are_left_alone(toy: Encoder, toy_crops: np.ndarray) -> None:

@@ -110,6 +110,22 @@ def test_torn_and_foreign_files_are_not_read_and_go(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [second]
 
 
+def test_what_cannot_be_opened_today_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors
+
+    mine = opened(tmp_path)
+    mine.append(some(1, 2), vectors(some(1, 2)))
+    real = safetensors.safe_open
+
+    def away(path: object, **options: object) -> object:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(safetensors, "safe_open", away)
+    opened(tmp_path).tidy(some(3))
+    monkeypatch.setattr(safetensors, "safe_open", real)
+    np.testing.assert_array_equal(opened(tmp_path).read(some(1, 2)), vectors(some(1, 2)))
+
+
 def test_sets_in_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
     ours, theirs = opened(tmp_path), opened(tmp_path, ABOUT | {"key": "b" * 16})
     ours.append(some(1, 2), vectors(some(1, 2)))

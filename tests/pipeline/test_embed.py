@@ -419,6 +419,31 @@ def test_what_cannot_compute_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_undefined_embeddings_end_the_step(smears: Path, copied: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(locate("starter").path)
+    state["norm.weight"] *= 3e38
+    save_file(state, tmp_path / "overflows.safetensors")
+    asked = {"until": "embed", "encoder": str(tmp_path / "overflows.safetensors"), "atlas": "none"}
+    for _ in range(2):  # the second run does not take them for done either
+        with pytest.raises(
+            EncoderError, match=r"undefined numbers for \d+ of \d+ cells in float32, the first is field0"
+        ):
+            drain(iter_outcome(smears, copied, **asked))
+
+
+def test_a_card_that_is_not_there_is_told_before_the_first_step(
+    smears: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Study.open(copied) as study:
+        study.update(settings=study.settings | {"device": "cuda", "computes": "cuda auto = cuda bf16"})
+    worked: list[str] = []
+    with pytest.raises(EncoderError, match="'cuda' is not available"):
+        worked += [report.step for report in iter_outcome(smears, copied, until="embed", fov_um=30.0) if report.total]
+    assert set(worked) <= {"read"}
+
+
 def test_the_command_line(smears: Path, copied: Path, other: Path, counts: list[int]) -> None:
     line = ["embed", str(copied), "--encoder", str(other), "--devices", "cpu", "--max-memory", "4"]
     done = CliRunner().invoke(app, [*line, "--precision", "float32", "--pooling", "class"])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinobloom.cells.crop import CropPolicy, resize_picture
+from napari_dinobloom.errors import ImageError
 from napari_dinobloom.io.smear import read_pixels
 
 
@@ -27,7 +28,9 @@ class PictureFiles:
     Raises
     ------
     ValueError
-        Where the policy is of another kind.
+        Where the policy is of another kind, or one name is given in place of a list.
+    ImageError
+        Where a file is missing.
     """
 
     dtype = np.dtype(np.uint8)
@@ -37,7 +40,13 @@ class PictureFiles:
         self.policy = policy or CropPolicy(kind="published")
         if self.policy.kind != "published":
             raise ValueError("Whole pictures have the crop policy 'published'; nd.crop cuts cells out of fields.")
+        if isinstance(paths, (str, Path)):
+            raise ValueError(f"PictureFiles takes a list of files; got the one name {str(paths)!r}.")
         self.paths = [Path(path) for path in paths]
+        missing = [str(path) for path in self.paths if not path.is_file()]
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise ImageError(f"{', '.join(missing[:5])}{more}: no such file. Check the names.")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -48,7 +57,7 @@ class PictureFiles:
         return len(self.paths)
 
     def __getitem__(self, rows: slice) -> NDArray[np.uint8]:
-        """Read some pictures, (k, size, size, 3) uint8.
+        """Read a slice of the pictures, (k, size, size, 3) uint8.
 
         Raises
         ------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Literal
 
 from napari_dinobloom.errors import EncoderError
@@ -32,9 +30,6 @@ def resolve_device(wanted: str) -> torch.device:
     EncoderError
         Unknown name, or no such device on this machine.
     """
-    if sys.platform == "darwin":
-        # An operation that MPS lacks then runs on the CPU; torch reads this when it is first imported.
-        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     import torch
 
     if wanted == "auto":
@@ -86,8 +81,8 @@ def resolve_precision(wanted: str, device: torch.device) -> Precision:
     Parameters
     ----------
     wanted : {"auto", "float32", "bf16"}
-        "auto" is bf16 on a CUDA device that computes in it, float32 elsewhere: on a CPU float32 gives the same
-        numbers on old and new machines, so bf16 has to be asked for there (see `bf16_gains`).
+        "auto" is bf16 on a CUDA device that computes in it (Ampere and newer), float32 elsewhere: on a CPU float32
+        gives the same numbers on old and new machines, so bf16 has to be asked for there (see `bf16_gains`).
     device : torch.device
         What computes.
 
@@ -100,12 +95,10 @@ def resolve_precision(wanted: str, device: torch.device) -> Precision:
     EncoderError
         Unknown name.
     """
-    import torch
-
     if wanted not in ("auto", "float32", "bf16"):
         raise EncoderError(f"Precision {wanted!r} is unknown. Give auto, float32 or bf16.")
     if wanted == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        return "bf16" if device.type == "cuda" and bf16_gains(device) else "float32"
     return "bf16" if wanted == "bf16" else "float32"
 
 

@@ -22,7 +22,6 @@ from napari_dinobloom.encoders.compute.cpu import CpuCompute
 from napari_dinobloom.encoders.compute.processes import ProcessCompute
 from napari_dinobloom.encoders.compute.reading import read_ahead
 from napari_dinobloom.encoders.device import Precision, free_memory, resolve_devices, resolve_precision
-from napari_dinobloom.encoders.library import locate
 from napari_dinobloom.encoders.spec import EncoderSpec, PositionRule
 from napari_dinobloom.errors import EncoderError
 from napari_dinobloom.progress import Progress, Steps, drain
@@ -85,16 +84,18 @@ def load_encoder(
     """
     devices = resolve_devices(device)
     number = resolve_precision(precision, devices[0])
-    _check_memory(name, devices[0], number, max_memory_gib)
-    job = {"name": _plain(name), "precision": number, "positions": positions, "max_memory_gib": max_memory_gib}
+    loaded = load_backbone(name, positions)
+    chosen = _pooling(loaded.spec, pooling)
+    _check_memory(loaded.spec, devices, number, max_memory_gib)
     if len(devices) > 1:
-        compute: Compute = _several(devices, job)
-        loaded = load_backbone(name, positions)
+        compute: Compute = _several(
+            devices,
+            {"name": _plain(name), "precision": number, "positions": positions, "max_memory_gib": max_memory_gib},
+        )
     else:
-        loaded = load_backbone(name, positions)
         compute = place(loaded, devices[0], number, max_memory_gib)
     label = ",".join(str(one) for one in devices)
-    return Encoder(loaded.spec, loaded.sha256, compute, label, number, _pooling(loaded.spec, pooling), loaded.positions)
+    return Encoder(loaded.spec, loaded.sha256, compute, label, number, chosen, loaded.positions)
 
 
 def load_compute(
@@ -138,22 +139,23 @@ def _plain(name: str | Path) -> str:
     return str(path.resolve()) if path.is_file() else str(name)
 
 
-def _check_memory(name: str | Path, device: torch.device, precision: Precision, most_gib: float | None) -> None:
-    """Raise EncoderError where the weights alone are larger than what may be taken or is there."""
-    spec = locate(name).spec
-    if spec is None:
-        return
-    needed = spec.parameters * (2 if precision == "bf16" else 4)
-    if most_gib is not None and needed > most_gib * GIB:
-        raise EncoderError(
-            f"{spec.name}: its weights take {needed / GIB:.1f} GiB in {precision}, more than the {most_gib:g} GiB "
-            "allowed. Allow more, take bf16 or a smaller encoder."
-        )
-    if needed > free_memory(device):
-        raise EncoderError(
-            f"{spec.name}: its weights take {needed / GIB:.1f} GiB in {precision}, but {device} has "
-            f"{free_memory(device) / GIB:.1f} GiB left. Close other programs, take bf16 or a smaller encoder."
-        )
+def _check_memory(
+    spec: EncoderSpec, devices: tuple[torch.device, ...], precision: Precision, most_gib: float | None
+) -> None:
+    """Raise EncoderError where the weights alone are larger than what may be taken, or is there, on a device."""
+    each = spec.parameters * (2 if precision == "bf16" else 4)
+    for device in devices:
+        needed = each * devices.count(device)
+        takes = f"{spec.name}: its weights take {needed / GIB:.2g} GiB in {precision} on {device}"
+        if most_gib is not None and needed > most_gib * GIB:
+            raise EncoderError(
+                f"{takes}, more than the {most_gib:g} GiB allowed. Allow more, take bf16 or a smaller encoder."
+            )
+        if needed > free_memory(device):
+            raise EncoderError(
+                f"{takes}, which has {free_memory(device) / GIB:.1f} GiB left. Close other programs, take bf16 or a "
+                "smaller encoder."
+            )
 
 
 def _pooling(spec: EncoderSpec, wanted: str | None) -> str:
@@ -363,10 +365,13 @@ class Encoder:
             return
         block = compute.block
         if isinstance(compute, AcceleratorCompute):
-            compute.consider_compiling(crops.shape[0], np.asarray(crops[:block]), output)
+            compute.consider_compiling(crops.shape[0], lambda: np.asarray(crops[:block]), output)
         shared = getattr(crops, "shared_reading", type(crops).__module__.startswith("zarr"))
         readers = READERS[self.device_type] if shared else 1
-        yield from compute.stream(read_ahead(crops, block, readers=readers), output)
+        try:
+            yield from compute.stream(read_ahead(crops, block, readers=readers), output)
+        finally:
+            compute.release()
 
 
 def _check(crops: Any) -> None:

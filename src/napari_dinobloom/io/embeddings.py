@@ -77,8 +77,17 @@ def read_blocks(folder: Path) -> tuple[list[Block], list[Path]]:
     damaged : list of Path
         Files that are torn, or no block of this layout.
     """
-    found = {path: _opened(path) for path in sorted(folder.glob("*.safetensors"))}
-    return [block for block in found.values() if block], [path for path, block in found.items() if block is None]
+    blocks, damaged = [], []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            block = _opened(path)
+        except OSError:  # it may be there again tomorrow: a network drive, too many open files
+            continue
+        if block is None:
+            damaged.append(path)
+        else:
+            blocks.append(block)
+    return blocks, damaged
 
 
 def _opened(path: Path) -> Block | None:
@@ -92,7 +101,7 @@ def _opened(path: Path) -> Block | None:
                 return None
             vectors, crops = file.get_slice("X"), file.get_tensor("crops")
             shape, kind = vectors.get_shape(), vectors.get_dtype()
-    except (OSError, SafetensorError):
+    except SafetensorError:
         return None
     if crops.dtype != np.uint64 or kind != "F32" or len(shape) != 2 or crops.shape != (shape[0],):
         return None

@@ -170,6 +170,8 @@ def _named(name: str, steps: Steps[Any]) -> Steps[Any]:
 
 def _steps(outcome: Outcome, atlas: Atlas | None, names: Sequence[str]) -> Steps[None]:
     """Do the steps that are missing or changed; after one that was done, all later ones."""
+    from napari_dinobloom.pipeline.embed import check_device
+
     study = outcome.study
     redo = False
     found = segment.step_key(study, outcome.settings)
@@ -178,6 +180,8 @@ def _steps(outcome: Outcome, atlas: Atlas | None, names: Sequence[str]) -> Steps
         if not redo and study.step_done(name, step.key):
             yield Progress(0, 0, "nothing to do", name)
             continue
+        if not redo and "embed" in names[names.index(name) :]:
+            check_device(outcome.settings)
         redo = True
         study.forget_steps(STEPS[STEPS.index(name) :])
         started = time.perf_counter()

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_dinobloom.cells.crop import find_windows
-from napari_dinobloom.errors import StudyError
+from napari_dinobloom.errors import EncoderError, StudyError
 from napari_dinobloom.io.embeddings import Block, EmbeddingSet, Keys, Rows, Sink, keys_of, read_blocks
 from napari_dinobloom.pipeline.crops import FILE, open_crops, policy_of, row_keys
 from napari_dinobloom.pipeline.settings import RunSettings, digest, resolve
@@ -81,7 +81,9 @@ def pooling_of(settings: RunSettings) -> str:
     from napari_dinobloom.encoders.library import locate
 
     spec = locate(settings.encoder).spec
-    return settings.pooling or ("class" if spec is None else spec.pooling)
+    if settings.pooling != "own":
+        return settings.pooling
+    return "class" if spec is None else spec.pooling
 
 
 def look_up_device(settings: RunSettings) -> None:
@@ -97,6 +99,14 @@ def look_up_device(settings: RunSettings) -> None:
 
         device = resolve_devices(settings.device)[0]
         settings.remember_computed(device.type, resolve_precision(settings.precision, device))
+
+
+def check_device(settings: RunSettings) -> None:
+    """Raise EncoderError if a device that was named is not there, before the steps that come first are done."""
+    if settings.device not in ("auto", "cpu"):
+        from napari_dinobloom.encoders.device import resolve_devices
+
+        resolve_devices(settings.device)
 
 
 def iter_embed_study(study: Study, settings: RunSettings) -> Steps[None]:
@@ -116,7 +126,9 @@ def iter_embed_study(study: Study, settings: RunSettings) -> Steps[None]:
         place = study.path / FOLDER / f"{_safe(encoder.name)}-{encoder.sha256[:8]}"
         vectors = EmbeddingSet(place, header, encoder.dim)
         yield from _fill(vectors, encoder, crops, keys)
-    study.save_cells(_table(adata, vectors.read(keys), facts))
+    values = vectors.read(keys)
+    _check_finite(values, adata, settings.encoder, facts["precision"])
+    study.save_cells(_table(adata, values, facts))
     vectors.tidy(keys)
     settings.remember_computed(facts["device"], facts["precision"])
     return None
@@ -129,9 +141,19 @@ def _load(settings: RunSettings) -> Encoder:
         settings.encoder,
         settings.device,
         settings.precision,
-        pooling=settings.pooling,
+        pooling=None if settings.pooling == "own" else settings.pooling,
         max_memory_gib=settings.max_memory_gib or None,
     )
+
+
+def _check_finite(values: NDArray[np.float32], adata: Any, encoder: str, precision: str) -> None:
+    """Raise EncoderError where an embedding is not finite: a map or a class that rests on it would mean nothing."""
+    wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(wrong):
+        raise EncoderError(
+            f"{encoder} gave undefined numbers for {len(wrong)} of {len(values)} cells in {precision}, the first is "
+            f"{adata.obs_names[wrong[0]]}. Use --precision float32, or another file of weights; the others are kept."
+        )
 
 
 def _facts(encoder: Encoder) -> dict[str, str]:

@@ -55,8 +55,8 @@ class RunSettings:
     """``auto``, ``cpu``, ``mps``, ``cuda``, ``cuda:1``, or several of one type: ``cuda:0,cuda:1`` or ``0,1``."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Number format of the encoder."""
-    pooling: Literal["class", "class+mean"] | None = None
-    """Class token, or class token and mean patch token one after the other; None is the encoder's own."""
+    pooling: Literal["own", "class", "class+mean"] = "own"
+    """The encoder's own, the class token, or class token and mean patch token one after the other."""
     max_memory_gib: float | None = None
     """Memory that the encoder may take, GiB; None or 0 does not limit it. Changes no number."""
     computes: str = ""
@@ -75,7 +75,7 @@ class RunSettings:
             "specimen": ("blood", "marrow"),
             "precision": ("auto", "float32", "bf16"),
             "interpolation": ("bilinear", "bicubic", "lanczos"),
-            "pooling": (None, "class", "class+mean"),
+            "pooling": ("own", "class", "class+mean"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -139,7 +139,8 @@ def resolve(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> RunSettings:
     if {"fov_um", "fov_diameters"} <= set(said):
         raise InputError("the field of view is given in micrometres and in diameters: give fov_um or fov_diameters.")
     forgotten = "fov_diameters" if "fov_um" in said else ""
-    values = {name: value for name, value in stored.items() if name in known and name != forgotten} | said
+    kept = {name: value for name, value in stored.items() if name in known and name != forgotten and value is not None}
+    values = kept | said
     settings = RunSettings(**values)
     licence = licence_of(settings.segmenter)
     if not settings.accepted_licence.startswith(licence):

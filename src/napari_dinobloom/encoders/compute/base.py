@@ -33,6 +33,10 @@ class Compute(Protocol):
         """Compute blocks of pictures (n, Y, X, 3) in their order; closing the generator stops the work."""
         ...
 
+    def release(self) -> None:
+        """Give back what only a running job needs; called when one ends."""
+        ...
+
     def close(self) -> None:
         """Give all memory back; nothing can be computed afterwards."""
         ...

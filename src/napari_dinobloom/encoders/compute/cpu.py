@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dinobloom.encoders.compute.base import Float32, Output, Pictures, Preparation, reduce
+from napari_dinobloom.encoders.compute.reading import close_reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from napari_dinobloom.encoders.networks.backbone import Backbone
 
 MOST_WORKERS = 16
-"""More Python threads than this would wait for each other; a worker then takes several cores."""
+"""More Python threads than this would wait for each other; each then takes several cores."""
 
 
 class CpuCompute:
@@ -65,6 +66,7 @@ class CpuCompute:
                 while waiting:
                     yield _stacked(waiting.popleft())
             finally:
+                close_reading(blocks)
                 for futures in waiting:
                     for future in futures:
                         future.cancel()
@@ -80,6 +82,9 @@ class CpuCompute:
             if output == "pooled":
                 return self._network.pooled(x_CYX).numpy()
             return reduce(self._network.tokens(x_CYX)[None], output)[0].numpy()
+
+    def release(self) -> None:
+        """Nothing is kept between jobs."""
 
     def close(self) -> None:
         """Give the network's memory back."""
@@ -114,8 +119,8 @@ class _workers:
 
         self._setting = torch.get_num_threads()
         cores = max(1, threads or self._setting)
-        self._count = min(cores, MOST_WORKERS)
-        each = cores // self._count
+        each = -(-cores // MOST_WORKERS)
+        self._count = cores // each
         started = threading.Barrier(self._count + 1)
 
         def start() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,23 @@ def main() -> None:
     except DinoBloomError as error:
         answer({"error": str(error)})
         return
-    answer({"ready": True})
+    answer({"block": compute.block})
     for line in sys.stdin:
         errand = json.loads(line)
-        pictures = np.memmap(folder / "pictures", np.uint8, "r", shape=tuple(errand["shape"]))
-        results = np.concatenate(list(compute.stream([pictures], errand["output"])))
+        if "release" in errand:
+            compute.release()
+            answer({})
+            continue
+        pictures = np.fromfile(folder / "pictures", np.uint8).reshape(errand["shape"])
+        parts = [pictures[start : start + compute.block] for start in range(0, len(pictures), compute.block)]
+        try:
+            results = np.concatenate(list(compute.stream(parts, errand["output"])))
+        except DinoBloomError as error:
+            answer({"error": str(error)})
+            continue
         results.tofile(folder / "results")
         answer({"shape": list(results.shape)})
+    shutil.rmtree(folder, ignore_errors=True)  # the one that asked may have been killed
 
 
 if __name__ == "__main__":
