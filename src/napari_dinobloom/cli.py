@@ -52,7 +52,8 @@ Device = Annotated[
 ]
 Precision = Annotated[Literal["auto", "float32", "bf16"] | None, typer.Option(help="Number format of the encoder.")]
 Pooling = Annotated[
-    Literal["class", "class+mean"] | None, typer.Option(help="Class token, or with it the mean patch token.")
+    Literal["own", "class", "class+mean"] | None,
+    typer.Option(help="The encoder's own, the class token, or with it the mean patch token."),
 ]
 MaxMemory = Annotated[
     float | None, typer.Option("--max-memory", help="GiB that the encoder may take; 0 does not limit it.")
