@@ -1,0 +1,138 @@
+"""A training from its configuration to its exports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_dinobloom.encoders.architecture import ARCHITECTURES, Architecture
+from napari_dinobloom.encoders.encoder import load_encoder
+from napari_dinobloom.errors import DinoBloomError, InputError
+from napari_dinobloom.training import loop
+from napari_dinobloom.training.__main__ import main
+from napari_dinobloom.training.batches import Batches
+from napari_dinobloom.training.config import Config, load
+from napari_dinobloom.training.loop import pictures_of, train
+from napari_dinobloom.training.metrics import read_metrics
+from napari_dinobloom.training.parallel import World
+
+SETTINGS = [
+    "schedule.iterations=4",
+    "schedule.warmup=1",
+    "batch.total=4",
+    "batch.group=2",
+    "data.generated=6",
+    "run.export_every=2",
+    "run.checkpoint_every=2",
+    "run.log_every=1",
+    "heads.prototypes=32",
+]
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of a few thousand weights in the place of the tiny one."""
+    monkeypatch.setitem(ARCHITECTURES, "tiny", Architecture("tiny", 32, 2, 2, 64, layer_scale=False))
+
+
+def _config(out: Path, *more: str) -> Config:
+    return load("smoke", [*SETTINGS, f"run.out={out}", *more])
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _weights(train(_config(tmp_path / "whole")))
+    stopped = _config(tmp_path / "parts", "run.stop=2")
+    assert train(stopped).name == "teacher-0000002.safetensors"
+    path = train(_config(tmp_path / "parts"))
+    assert path.name == "teacher-0000004.safetensors"
+    parts = _weights(path)
+    assert set(parts) == set(whole)
+    for name, value in whole.items():
+        assert torch.equal(parts[name], value), name
+    lines = read_metrics(tmp_path / "parts" / "metrics.jsonl")
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
+    assert all(np.isfinite(line["total"]) for line in lines)
+    encoder = load_encoder(path, device="cpu")
+    assert encoder.embed(np.full((1, 224, 224, 3), 200, np.uint8)).shape == (1, 32)
+
+
+def test_a_signal_saves_the_iteration_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Signalled(loop.StopSignal):
+        def __enter__(self) -> Signalled:
+            self.seen = True
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(loop, "StopSignal", Signalled)
+    assert train(_config(tmp_path / "run")).name == "teacher-0000001.safetensors"
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("iter*")] == ["iteration-00000001"]
+
+
+def test_another_configuration_is_refused_in_the_same_folder(tmp_path: Path) -> None:
+    train(_config(tmp_path / "run", "run.stop=1"))
+    with pytest.raises(InputError, match=r"heads\.prototypes: 32 then, 64 now.*run\.out=FOLDER"):
+        train(_config(tmp_path / "run", "heads.prototypes=64"))
+    train(_config(tmp_path / "run", "run.stop=1", "run.keep=2"))
+
+
+def test_undefined_losses_end_it_with_the_batch_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "run_step", _undefined(loop.run_step))
+    with pytest.raises(DinoBloomError, match=r"not finite in 3 iterations in a row, up to 3.*rank0\.safetensors"):
+        train(_config(tmp_path / "run"))
+    [saved] = (tmp_path / "run").glob("not-finite-*.safetensors")
+    assert {"crops.0", "masks.0"} <= set(_weights(saved))
+
+
+def _undefined(step):  # type: ignore[no-untyped-def]
+    def run(model, *rest):  # type: ignore[no-untyped-def]
+        with torch.no_grad():
+            next(model.student.parameters()).fill_(torch.nan)
+        return step(model, *rest)
+
+    return run
+
+
+def test_shares_of_processes_are_those_of_one(tmp_path: Path) -> None:
+    config = _config(tmp_path)
+    read, sizes = pictures_of(config)
+    one = Batches(config, read, sizes, World(0, 1, 0, torch.device("cpu")))
+    two = [Batches(config, read, sizes, World(rank, 2, rank, torch.device("cpu"))) for rank in range(2)]
+    for iteration in (0, 3):
+        whole = one.groups(iteration)
+        shares = [group for batches in two for group in batches.groups(iteration)]
+        assert len(whole) == len(shares) == 2
+        for ours, theirs in zip(whole, shares, strict=True):
+            assert torch.equal(ours.crops, theirs.crops)
+            assert torch.equal(ours.masks, theirs.masks)
+    assert not torch.equal(one.groups(0)[0].crops, one.groups(1)[0].crops)
+    with pytest.raises(InputError, match=r"2 groups .* shared evenly by 3 processes: change one, or start 2"):
+        Batches(config, read, sizes, World(0, 3, 0, torch.device("cpu")))
+    for batches in (one, *two):
+        batches.close()
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "smoke", "heads.prototypez=3"]) == 1
+    assert "nearest is 'heads.prototypes'" in capsys.readouterr().err
+    assert main(["--config", "dinobloom-paper"]) == 1
+    assert "data.store=FOLDER" in capsys.readouterr().err
+    assert not Path("training-run").exists()
+    assert main(["--config", "dinobloom-paper", "--dry-run", "8", "model.size=G"]) == 0
+    said = capsys.readouterr().out
+    assert "1134.8 M parameters" in said
+    assert "state 2.8 GiB" in said  # 20 bytes of each parameter on 8 cards
+    assert "8 groups of 26" in said
+    assert main(["--config", "smoke", *SETTINGS, f"run.out={tmp_path / 'run'}", "run.stop=1"]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["heads"]["prototypes"] == 32
