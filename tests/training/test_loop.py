@@ -121,6 +121,8 @@ def test_shares_of_processes_are_those_of_one(tmp_path: Path) -> None:
         Batches(config, read, sizes, World(0, 3, 0, torch.device("cpu")))
     for batches in (one, *two):
         batches.close()
+    with pytest.raises(InputError, match="Local crops have no loss"):
+        Batches(_config(tmp_path, "augmentation.local_crops=2"), read, sizes, World(0, 1, 0, torch.device("cpu")))
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

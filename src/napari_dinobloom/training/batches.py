@@ -45,7 +45,7 @@ class Batches:
     Raises
     ------
     InputError
-        If the groups cannot be shared out evenly.
+        If the groups cannot be shared out evenly, or local crops are asked for.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class Batches:
         grid: int = 16,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        if config.augmentation.local_crops:
+            raise InputError("Local crops have no loss here yet: set augmentation.local_crops to 0, weights.dino to 0.5.")
         groups = config.batch.total // config.batch.group
         if groups % world.size:
             raise InputError(
