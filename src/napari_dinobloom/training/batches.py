@@ -58,7 +58,7 @@ class Batches:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if config.augmentation.local_crops:
-            raise InputError("Local crops have no loss here yet: set augmentation.local_crops to 0, weights.dino to 0.5.")
+            raise InputError("Local crops have no loss here yet: set augmentation.local_crops=0 and weights.dino=0.5.")
         groups = config.batch.total // config.batch.group
         if groups % world.size:
             raise InputError(
