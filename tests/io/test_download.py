@@ -166,6 +166,56 @@ def test_a_login_page_is_no_file(web: Web, target: Path) -> None:
         _get(web, target)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["hash known", "by its mark"])
+def test_a_login_page_in_the_middle_leaves_what_has_arrived(web: Web, target: Path, known: bool) -> None:
+    checks = {"sha256": SUM} if known else {}
+    have = _interrupt(web, target, **checks)
+    web.content_type = "text/html"
+    with pytest.raises(DownloadError, match="login page"):
+        _get(web, target, **checks)
+    assert part_of(target).stat().st_size == have
+    web.content_type = "application/octet-stream"
+    assert _get(web, target, **checks) == SUM
+    assert web.asked("Range") == [None, f"bytes={have}-", f"bytes={have}-"]
+
+
+def test_an_answer_of_another_size_leaves_what_has_arrived(web: Web, target: Path) -> None:
+    checks = {"sha256": SUM, "size": len(BODY)}
+    have = _interrupt(web, target, **checks)
+    web.files["w.bin"], web.ranges = b"blocked by your network", False
+    with pytest.raises(DownloadError, match="23 bytes instead of 200000"):
+        _get(web, target, **checks)
+    assert part_of(target).stat().st_size == have
+
+
+@pytest.mark.parametrize("how", ["fetched", "copied"])
+def test_a_file_is_looked_at_before_it_gets_its_name(web: Web, target: Path, tmp_path: Path, how: str) -> None:
+    looked: list[tuple[bytes, str]] = []
+
+    def refuse(path: Path, sha256: str) -> None:
+        looked.append((path.read_bytes(), sha256))
+        raise Unwanted("it is no picture")
+
+    target.write_bytes(b"good")
+    carried = tmp_path / "usb.bin"
+    carried.write_bytes(BODY)
+    if how == "fetched":
+        with pytest.raises(DownloadError, match="not the file expected: it is no picture"):
+            _get(web, target, check=refuse)
+    else:
+        with pytest.raises(Unwanted, match="it is no picture"):
+            drain(iter_copy(carried, target, check=refuse))
+    assert looked == [(BODY, SUM)]
+    assert target.read_bytes() == b"good"
+    assert _left(target) == ["usb.bin", "w.bin"]
+    if how == "fetched":
+        _get(web, target, check=lambda path, sha256: looked.append((path.read_bytes(), sha256)))
+    else:
+        drain(iter_copy(carried, target, check=lambda path, sha256: looked.append((path.read_bytes(), sha256))))
+    assert looked[-1] == (BODY, SUM)
+    assert target.read_bytes() == BODY
+
+
 def test_a_busy_server_is_waited_for_as_long_as_it_asks(
     web: Web, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

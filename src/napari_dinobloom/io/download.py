@@ -25,7 +25,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from napari_dinobloom.errors import DownloadError
-from napari_dinobloom.io.part import Clock, Part, Unwanted
+from napari_dinobloom.io.part import Check, Clock, Part, Unwanted
 from napari_dinobloom.progress import Progress, Steps
 
 OFFLINE_VARIABLE = "NAPARI_DINOBLOOM_OFFLINE"
@@ -67,7 +67,13 @@ def offline() -> bool:
 
 
 def iter_download(
-    url: str, target: Path, *, size: int | None = None, sha256: str | None = None, token: str | None = None
+    url: str,
+    target: Path,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    token: str | None = None,
+    check: Check | None = None,
 ) -> Steps[str]:
     """Fetch `url` to `target`, going on with what an earlier call left, and check it before it gets its name.
 
@@ -83,6 +89,8 @@ def iter_download(
         64 hexadecimal digits that the file must have.
     token : str, optional
         Sent as a bearer token to the host of `url` and to no other host.
+    check : callable, optional
+        Looks at the file before it gets its name.
 
     Yields
     ------
@@ -98,7 +106,7 @@ def iter_download(
     ------
     DownloadError
         The network or the server fails, the network is switched off, or another file arrives. Its `status` is the
-        answer of the server, where there was one. What has arrived stays, unless it was the wrong file.
+        answer of the server, where there was one. What has arrived stays, unless its own bytes are wrong.
     OSError
         The disk is full or may not be written.
     """
@@ -110,7 +118,9 @@ def iter_download(
         before, wait = part.have, 0.0
         try:
             yield from _receive(part, url, token)
-            part.settle()
+            if check is not None:
+                yield part.looking()
+            part.settle(check)
             yield part.progress()
             return part.sha256
         except Unwanted as error:
@@ -140,17 +150,15 @@ def _receive(part: Part, url: str, token: str | None) -> Iterator[Progress]:
     if part.complete:
         return
     with _open(url, part, token) as answer:
-        if answer.headers.get_content_type() == "text/html":
-            raise Unwanted("a web page came in its place, perhaps the login page of a network or a proxy")
+        total = _total(answer, part) or 0
+        _check_answer(url, answer, part.size, total)  # before anything of the part is given up for it
         if part.have and _goes_on(answer, part):
             part.joined = True
         elif part.have:
             part.clear()
             if answer.status == 206:
                 raise _Lost(ConnectionError("another version of the file lies there now"))
-        part.total = _total(answer, part) or 0
-        if part.size is not None and part.total not in (0, part.size):
-            raise Unwanted(f"{part.total} bytes instead of {part.size}")
+        part.total = total
         _need_room(part)
         part.begin(_version(answer.headers) or part.version)
         clock = Clock()
@@ -208,6 +216,16 @@ def _network() -> Iterator[None]:
 def _read(answer: http.client.HTTPResponse) -> bytes:
     with _network():
         return answer.read1(BLOCK)
+
+
+def _check_answer(url: str, answer: http.client.HTTPResponse, size: int | None, total: int) -> None:
+    """Raise DownloadError where an answer says itself that it is not the file."""
+    if answer.headers.get_content_type() == "text/html":
+        raise DownloadError(
+            f"{url}: a web page came in place of the file, perhaps the login page of a network or a proxy"
+        )
+    if size is not None and total not in (0, size):
+        raise DownloadError(f"{url} is not the file expected: {total} bytes instead of {size}")
 
 
 def _goes_on(answer: http.client.HTTPResponse, part: Part) -> bool:

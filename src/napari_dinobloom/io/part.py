@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -24,6 +24,9 @@ FILE_BLOCK = 1 << 20
 REPORT_S = 0.1
 """Least seconds between two reports of progress."""
 
+Check = Callable[[Path, str], None]
+"""Looks at a file that is whole, given with its SHA-256, before it gets its name; raises `Unwanted` to refuse it."""
+
 
 class Unwanted(Exception):
     """What arrived is not the file that was asked for; the text says how it differs."""
@@ -36,24 +39,32 @@ def part_of(target: Path) -> Path:
 
 def iter_hash(path: Path) -> Steps[str]:
     """Compute the SHA-256 of a file, 64 hexadecimal digits, with progress in bytes."""
-    digest, total, clock, done = hashlib.sha256(), path.stat().st_size, Clock(), 0
     with open(path, "rb") as handle:
-        while block := handle.read(FILE_BLOCK):
-            digest.update(block)
-            done += len(block)
-            if clock.due():
-                yield _report(done, total, path.name)
-    yield _report(done, total, path.name)
+        return (yield from iter_hash_open(handle, path.name))
+
+
+def iter_hash_open(handle: IO[bytes], name: str) -> Steps[str]:
+    """Compute the SHA-256 of an open file from its beginning, as `iter_hash` does."""
+    digest, total, clock, done = hashlib.sha256(), os.fstat(handle.fileno()).st_size, Clock(), 0
+    handle.seek(0)
+    while block := handle.read(FILE_BLOCK):
+        digest.update(block)
+        done += len(block)
+        if clock.due():
+            yield _report(done, total, name)
+    yield _report(done, total, name)
     return digest.hexdigest()
 
 
-def iter_copy(source: Path, target: Path, *, size: int | None = None, sha256: str | None = None) -> Steps[str]:
+def iter_copy(
+    source: Path, target: Path, *, size: int | None = None, sha256: str | None = None, check: Check | None = None
+) -> Steps[str]:
     """Copy `source`, which was carried here, to `target` with the checks of `iter_download`.
 
     Raises
     ------
     Unwanted
-        `source` has another size or sum; `target` is untouched then.
+        `source` has another size or sum, or `check` refuses it; `target` is untouched then.
     OSError
         `source` cannot be read or `target` not written.
     """
@@ -67,7 +78,9 @@ def iter_copy(source: Path, target: Path, *, size: int | None = None, sha256: st
                 part.take(block, write)
                 if clock.due():
                     yield part.progress()
-        part.settle()
+        if check is not None:
+            yield part.looking()
+        part.settle(check)
     except BaseException:
         part.clear()
         raise
@@ -120,6 +133,10 @@ class Part:
         """Report of how much is there."""
         return _report(self.have, max(self.total, self.have) if self.total else 0, self.target.name)
 
+    def looking(self) -> Progress:
+        """Report that the file is whole and looked at."""
+        return Progress(self.have, self.have, f"reading {self.target.name}")
+
     def iter_take_up(self) -> Iterator[Progress]:
         """Read what an earlier call left, or remove it where nobody can tell which version it belongs to."""
         with suppress(OSError, UnicodeDecodeError):
@@ -166,14 +183,16 @@ class Part:
         self.have, self.total, self.version, self.joined = 0, self.size or 0, "", False
         self._digest = hashlib.sha256()
 
-    def settle(self) -> None:
-        """Check what has arrived and give it its name, or raise Unwanted."""
+    def settle(self, check: Check | None = None) -> None:
+        """Check what has arrived and give it its name, or raise Unwanted; until then `target` is untouched."""
         if self.size is not None and self.have != self.size:
             raise Unwanted(f"{self.have} bytes instead of {self.size}")
         if self.wanted is not None and self.sha256 != self.wanted.lower():
             raise Unwanted(f"its SHA-256 is {self.sha256[:16]}..., not {self.wanted[:16]}...")
         if not self.path.exists():  # an empty file
             self.path.touch()
+        if check is not None:
+            check(self.path, self.sha256)
         with open(self.path, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(self.path, self.target)
