@@ -89,7 +89,8 @@ def test_a_full_disk_and_a_read_only_folder_are_said(monkeypatch: pytest.MonkeyP
 
 
 def test_encoders_that_are_here_are_listed_with_their_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_dinobloom.encoders.library import identify
+    from napari_dinobloom.encoders.ledger import Ledger, iter_seen
+    from napari_dinobloom.progress import drain
 
     monkeypatch.setenv("NAPARI_DINOBLOOM_CACHE", str(tmp_path / "weights"))
     assert _by_topic(examine())["Encoders"] == Finding("Encoders", "ok", "none beside the starter")
@@ -98,7 +99,11 @@ def test_encoders_that_are_here_are_listed_with_their_state(tmp_path: Path, monk
     found = _by_topic(examine())
     assert (found["Encoders"].status, found["Encoders"].value) == ("note", "DinoBloom-S (unchecked)")
     assert str(tmp_path / "weights") in found["Weights folder"].value
-    identify("DinoBloom-S")
+    file = tmp_path / "weights" / "pytorch_model_s.bin"
+    seen = drain(iter_seen(file))
+    with Ledger.change(tmp_path / "weights") as ledger:
+        ledger.remember(file, seen)
+        ledger.pin(file, seen.sha256, "DinoBloom-S")  # as loading does, once it was read
     assert _by_topic(examine())["Encoders"].value == "DinoBloom-S (unverified)"
     (tmp_path / "weights" / "weights.json").write_text("torn")
     damaged = _by_topic(examine())["Encoders"]

@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner, Result
 from webserver import PROXIES, Web, serve
 
-from napari_dinobloom import weights_cli
+from napari_dinobloom import console
 from napari_dinobloom.cli import app
 from napari_dinobloom.encoders import architecture, registry
 from napari_dinobloom.encoders.architecture import Architecture
@@ -106,14 +106,14 @@ def test_terms_are_accepted_by_an_option_or_at_the_terminal(
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(weights_cli, "sys", type("sys", (), {"stdin": Terminal()}))
+    monkeypatch.setattr(console, "sys", type("sys", (), {"stdin": Terminal(), "stdout": sys.stdout}))
     monkeypatch.setattr(typer, "confirm", confirm)
     assert _do("download", "Bound").exit_code == 2, "no is no"
     assert _do("download", "Bound").exit_code == 0
     assert _do("download", "Bound").exit_code == 0
     assert len(asked) == 2, "asked until it is accepted, then never again"
     assert "here, unverified" in _row("Bound")
-    monkeypatch.setattr(weights_cli, "sys", sys)
+    monkeypatch.setattr(console, "sys", sys)
     assert load_encoder("Bound", device="cpu").name == "Bound"
 
 
@@ -126,7 +126,6 @@ def test_a_run_asks_for_each_of_its_terms(
 ) -> None:
     from PIL import Image
 
-    from napari_dinobloom import cli
     from napari_dinobloom.pipeline import driver
 
     cache.mkdir()
@@ -138,7 +137,7 @@ def test_a_run_asks_for_each_of_its_terms(
     assert (refused.exit_code, "Not for sale" in refused.stderr) == (2, True)
     assert not study.exists(), "asked before anything is done"
     asked: list[str] = []
-    monkeypatch.setattr(cli, "sys", type("sys", (), {"stdin": type("tty", (), {"isatty": lambda self: True})()}))
+    monkeypatch.setattr(console, "sys", type("sys", (), {"stdin": type("tty", (), {"isatty": lambda self: True})()}))
     monkeypatch.setattr(typer, "confirm", lambda question: asked.append(question) or True)
     monkeypatch.setattr("napari_dinobloom.cells.cellpose.check_installed", lambda: None)
     monkeypatch.setattr(driver, "_check_one_opens", lambda found: (_ for _ in ()).throw(InputError("so far")))
@@ -160,6 +159,44 @@ def test_one_option_accepts_all_terms_of_a_run(
     monkeypatch.setattr(driver, "_check_one_opens", lambda found: (_ for _ in ()).throw(InputError("so far")))
     words = ["run", str(tmp_path / "smear.png"), "-o", str(tmp_path / "s.dinobloom"), "--encoder", "Bound"]
     assert "so far" in CliRunner().invoke(app, [*words, "--accept-licence"]).stderr
+
+
+WITH_ENCODER = [
+    ["evaluate", "table.csv"],
+    ["atlas", "build", "table.csv", "-o", "a.safetensors"],
+    ["patches", "table.csv", "-o", "a.png"],
+]
+
+
+@pytest.mark.parametrize("words", WITH_ENCODER, ids=lambda words: words[0])
+def test_commands_that_take_an_encoder_ask_for_its_terms_too(
+    web: Web, cache: Path, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache.mkdir()
+    (cache / "Bound.pth").write_bytes(weights)
+    asked = [*words, "--encoder", "Bound", "--device", "cpu"]
+    refused = CliRunner().invoke(app, asked)
+    assert (refused.exit_code, "Not for sale" in refused.stderr) == (2, True)
+    gone = CliRunner().invoke(app, [*asked, "--accept-licence"])
+    assert (gone.exit_code, "Not for sale" in gone.stderr, "table.csv" in gone.stderr) == (2, False, True)
+
+
+@pytest.mark.parametrize("words", WITH_ENCODER, ids=lambda words: words[0])
+def test_commands_that_take_an_encoder_take_device_and_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded: list[tuple[str, ...]] = []
+
+    def load(*asked: str) -> None:
+        loaded.append(asked)
+        raise InputError("so far")
+
+    monkeypatch.setattr("napari_dinobloom.encoders.encoder.load_encoder", load)
+    CliRunner().invoke(app, words)
+    CliRunner().invoke(app, [*words, "--encoder", "x", "--devices", "0,1", "--precision", "bf16"])
+    assert loaded == [("starter", "auto", "auto"), ("x", "0,1", "bf16")]
 
 
 def test_a_carried_file_and_a_mirror(web: Web, cache: Path, weights: bytes, tmp_path: Path) -> None:
@@ -189,6 +226,8 @@ def test_verify_ends_with_1_where_a_file_is_wrong(web: Web, cache: Path, weights
     assert _do("verify", "Toy").exit_code == 0
     assert "Bound" in _do("verify", "--repin", "Bound").stdout
     assert _do("verify", "Bound").exit_code == 0
+    both = _do("verify", "Toy", "--repin", "Bound")
+    assert (both.exit_code, "leave Toy out" in both.stderr) == (2, True)
 
 
 def test_import_makes_a_name(web: Web, cache: Path, weights: bytes, tmp_path: Path) -> None:
@@ -198,6 +237,12 @@ def test_import_makes_a_name(web: Web, cache: Path, weights: bytes, tmp_path: Pa
     assert (done.exit_code, done.stdout.strip()) == (0, f"our-lab: {own}")
     assert "here, your own" in _row("our-lab")
     assert load_encoder("our-lab", device="cpu").dim == 32
+    alike = _do("import", own, "--name", "alike", "--like", "Toy")
+    assert (alike.exit_code, alike.stdout.strip()) == (0, f"alike: {own}")
+    other = _do("import", own, "--name", "other", "--like", "DinoBloom-S")
+    assert (other.exit_code, "DinoBloom-S is S" in other.stderr) == (2, True)
     taken = _do("import", own, "--name", "toy")
     assert (taken.exit_code, "published encoder" in taken.stderr) == (2, True)
-    assert _do("import", own, "--name", "copied", "--copy").stdout.strip() == f"copied: {cache / 'copied.pth'}"
+    assert (
+        _do("import", own, "--name", "copied", "--copy").stdout.strip() == f"copied: {cache / 'imports' / 'copied.pth'}"
+    )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from napari_dinobloom.console import console, mendable, summarise, tell, tell_stored, watch
-from napari_dinobloom.errors import InputError, LicenceError
+from napari_dinobloom.console import accepting, console, mendable, summarise, tell, tell_stored, watch
+from napari_dinobloom.errors import InputError
 from napari_dinobloom.weights_cli import weights_app
+
+if TYPE_CHECKING:
+    from napari_dinobloom.encoders.encoder import Encoder
+    from napari_dinobloom.pipeline.driver import Outcome
 
 app = typer.Typer(
     name="napari-dinobloom",
@@ -77,20 +80,18 @@ def _do(inputs: list[str], out: Path, **asked: Any) -> None:
     with mendable():
         from napari_dinobloom.pipeline.driver import iter_outcome
 
-        outcome, all_accepted = None, bool(asked.get("accept_licence"))
-        while outcome is None:  # segmenter and encoder may both have terms
-            try:
-                outcome = watch(iter_outcome(inputs, out, **asked))
-            except LicenceError as error:
-                said_yes = all_accepted or (sys.stdin.isatty() and typer.confirm(f"{error.question} Do you accept?"))
-                if not said_yes:
-                    raise
-                if error.accept is None:
-                    asked["accept_licence"] = True
-                else:
-                    error.accept()
-        code = summarise(outcome)
+        def attempt(accepted: bool) -> Outcome:  # segmenter and encoder may both have terms
+            return watch(iter_outcome(inputs, out, **asked | {"accept_licence": accepted or None}))
+
+        code = summarise(accepting(attempt, bool(asked.get("accept_licence"))))
     raise typer.Exit(code)
+
+
+def _load(encoder: str, device: str | None, precision: Any, accept_licence: bool | None) -> Encoder:
+    """Load an encoder whose terms, where it has any, are accepted."""
+    from napari_dinobloom.encoders.encoder import load_encoder
+
+    return accepting(lambda _: load_encoder(encoder, device or "auto", precision or "auto"), bool(accept_licence))
 
 
 def _segmenter(name: str | None, labels: Path | None) -> str | None:
@@ -265,6 +266,8 @@ def patches(
     out: Annotated[Path, typer.Option("--out", "-o", help="Figure: .png, .pdf, .svg or .jpg.")],
     encoder: Annotated[str, typer.Option("--encoder", help="Encoder by name, or a file of weights.")] = "starter",
     device: Device = None,
+    precision: Precision = None,
+    accept_licence: AcceptLicence = None,
     per_class: Annotated[int, typer.Option(min=1, max=24, help="Pictures in a row.")] = 4,
     rows: Annotated[Literal["class", "dataset"], typer.Option(help="What makes a row.")] = "class",
     crops: Annotated[Literal["published", "context"], typer.Option(help="How pictures are cropped.")] = "published",
@@ -277,10 +280,12 @@ def patches(
 ) -> None:
     """Show what the encoder sees inside cells: the PCA of their patch tokens as colours, beside each picture."""
     asked: dict[str, Any] = dict(locals())
+    del asked["accept_licence"]
     with mendable():
         from napari_dinobloom.pipeline.patches import PatchFigure, iter_patch_figure
 
-        for path in watch(iter_patch_figure(PatchFigure(**asked | {"device": device or "auto"}))):
+        figure = PatchFigure(**asked | {"device": device or "auto", "precision": precision or "auto"})
+        for path in accepting(lambda _: watch(iter_patch_figure(figure)), bool(accept_licence)):
             tell(path)
 
 
@@ -289,17 +294,20 @@ def evaluate(
     table: Annotated[Path, typer.Argument(help="CSV with columns file, cell_type, split (train, test).")],
     encoder: Annotated[str, typer.Option("--encoder", help="Encoder by name, or a file of weights.")] = "starter",
     crops: Annotated[Literal["context", "published"], typer.Option(help="How pictures are cropped.")] = "published",
+    device: Device = None,
+    precision: Precision = None,
+    accept_licence: AcceptLicence = None,
 ) -> None:
     """Score an encoder on labelled pictures: 1-NN, 20-NN and linear probe, train against test."""
     with mendable():
         from napari_dinobloom.cells.crop import CropPolicy
-        from napari_dinobloom.encoders.encoder import load_encoder
         from napari_dinobloom.predict.evaluation import evaluate_embeddings
         from napari_dinobloom.predict.pictures import iter_embed_pictures, read_labelled
 
-        model, policy = load_encoder(encoder), CropPolicy(kind=crops)
-        train = watch(iter_embed_pictures(read_labelled(table, split="train"), model, policy))
-        test = watch(iter_embed_pictures(read_labelled(table, split="test"), model, policy))
+        policy = CropPolicy(kind=crops)
+        with _load(encoder, device, precision, accept_licence) as model:
+            train = watch(iter_embed_pictures(read_labelled(table, split="train"), model, policy))
+            test = watch(iter_embed_pictures(read_labelled(table, split="test"), model, policy))
         console.print(evaluate_embeddings(train.X, train.y, test.X, test.y).round(3).to_string())
 
 
@@ -313,21 +321,23 @@ def atlas_build(
     fov_um: Annotated[float, typer.Option(help="Side of the square around a cell, micrometres.")] = 25.0,
     name: Annotated[str | None, typer.Option(help="Name for people; else the file's.")] = None,
     origin: Annotated[str, typer.Option(help="Data set, citation and licence, kept in the atlas.")] = "",
+    device: Device = None,
+    precision: Precision = None,
+    accept_licence: AcceptLicence = None,
 ) -> None:
     """Make an atlas of labelled pictures, which go through the same segmentation and crop as a smear."""
     with mendable():
         from napari_dinobloom.cells.crop import CropPolicy
-        from napari_dinobloom.encoders.encoder import load_encoder
         from napari_dinobloom.encoders.library import identify
         from napari_dinobloom.encoders.splits import held_out
         from napari_dinobloom.predict.atlas_build import iter_build_atlas
         from napari_dinobloom.predict.pictures import read_labelled
 
-        rule: Any = held_out if identify(encoder) == identify("starter") else True
-        found = read_labelled(pictures, split=split, held_out=rule)
-        model, policy = load_encoder(encoder), CropPolicy(kind=crops, fov_um=fov_um)
-        info = {"origin": origin} if origin else {}
-        atlas = watch(iter_build_atlas(found, model, policy, name=name or out.stem, info=info))
+        policy, info = CropPolicy(kind=crops, fov_um=fov_um), {"origin": origin} if origin else {}
+        with _load(encoder, device, precision, accept_licence) as model:
+            rule: Any = held_out if model.sha256 == identify("starter") else True
+            found = read_labelled(pictures, split=split, held_out=rule)
+            atlas = watch(iter_build_atlas(found, model, policy, name=name or out.stem, info=info))
         tell(atlas.save(out))
         console.print(_about(atlas))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,7 +24,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.errors import DinoBloomError, LicenceError
 from napari_dinobloom.progress import Steps
 
 if TYPE_CHECKING:
@@ -81,6 +81,38 @@ def watch(steps: Steps[T]) -> T:
                 total=1 if nothing else report.total,
                 message=escape(report.message[:60]),
             )
+
+
+def accepting(attempt: Callable[[bool], T], accepted: bool = False) -> T:
+    """Try something whose parts may stand under terms, and again for each of them that is accepted.
+
+    Parameters
+    ----------
+    attempt : callable
+        What is tried; told whether terms were accepted that nobody but the attempt itself keeps.
+    accepted : bool
+        Whether the user accepts all terms beforehand; else each is put to them, where there is a terminal.
+
+    Raises
+    ------
+    LicenceError
+        Terms were not accepted.
+    """
+    import typer
+
+    said_yes = accepted
+    while True:
+        try:
+            return attempt(said_yes)
+        except LicenceError as error:
+            if not (accepted or (sys.stdin.isatty() and typer.confirm(f"{error.question} Do you accept?"))):
+                raise
+            if error.accept is not None:
+                error.accept()
+            elif said_yes:  # it was told so already
+                raise
+            else:
+                said_yes = True
 
 
 @contextmanager

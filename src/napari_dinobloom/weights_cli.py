@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from napari_dinobloom.console import DONE, SOME_FAILED, mendable, tell, watch
-from napari_dinobloom.errors import InputError, LicenceError
+from napari_dinobloom.console import DONE, SOME_FAILED, accepting, mendable, tell, watch
+from napari_dinobloom.errors import InputError
 
 if TYPE_CHECKING:
     from napari_dinobloom.encoders.inventory import Holding
+    from napari_dinobloom.encoders.library import Located
     from napari_dinobloom.progress import Steps
 
 weights_app = typer.Typer(help="Encoders and their weights.", no_args_is_help=True)
@@ -70,13 +70,7 @@ def weights_download(
                 return iter_fetch_all(name, accept_licence=accepted, base_url=base_url)
             return _listed(iter_fetch(name, source=carried, accept_licence=accepted, base_url=base_url))
 
-        try:
-            paths = watch(steps(accept_licence))
-        except LicenceError as error:
-            if not (sys.stdin.isatty() and typer.confirm(f"{error.question} Do you accept?")):
-                raise
-            paths = watch(steps(True))
-        for path in paths:
+        for path in accepting(lambda accepted: watch(steps(accepted)), accept_licence):
             tell(path)
 
 
@@ -89,11 +83,12 @@ def weights_verify(
 ) -> None:
     """Hash the weights that are here and compare; exit code 1 where a file is not the right one."""
     with mendable():
-        from napari_dinobloom.encoders.inventory import iter_verify
-        from napari_dinobloom.encoders.inventory import repin as repin_encoder
+        from napari_dinobloom.encoders.inventory import iter_repin, iter_verify
 
         if repin is not None:
-            sha256 = repin_encoder(repin)
+            if name is not None:
+                raise InputError(f"--repin {repin} names its encoder itself: leave {name} out.")
+            sha256 = watch(iter_repin(repin))
             tell(f"{repin}: {sha256 or 'the next file that comes'} is the right one from now on")
             return
         held = watch(iter_verify(name))
@@ -117,13 +112,20 @@ def weights_import(
         Literal["hub", "training", "timm"] | None,
         typer.Option(help="How position embeddings of another picture size are resampled."),
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="Encoder, or timm:NAME, whose network it holds and for which pictures are prepared alike."),
+    ] = None,
+    accept_licence: AcceptLicence = False,
 ) -> None:
     """Register a checkpoint of your own under a name that --encoder understands."""
     with mendable():
         from napari_dinobloom.encoders.inventory import iter_import
 
-        located = watch(iter_import(file, name, copy=copy, positions=positions))
-        tell(f"{name}: {located.path}")
+        def register(_: bool) -> Located:
+            return watch(iter_import(file, name, copy=copy, positions=positions, like=like))
+
+        tell(f"{name}: {accepting(register, accept_licence).path}")
 
 
 @weights_app.command("export")

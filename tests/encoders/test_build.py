@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from napari_dinobloom.encoders import library, registry
 from napari_dinobloom.encoders.build import load_backbone
 from napari_dinobloom.encoders.encoder import load_encoder
+from napari_dinobloom.encoders.inventory import import_checkpoint
 from napari_dinobloom.encoders.networks.ctranspath import CTransPath
 from napari_dinobloom.encoders.positions import resample_positions
 from napari_dinobloom.encoders.registry import REGISTRY, WeightSource, vit_spec
@@ -171,6 +172,17 @@ def test_a_model_of_timm_from_the_folder_of_weights(folder: Path) -> None:
         tokens = other.forward_features(X)
         torch.testing.assert_close(loaded.backbone.pooled(X), tokens[:, 0])
         torch.testing.assert_close(loaded.backbone(X), tokens)
+
+
+def test_a_file_of_ones_own_that_is_like_a_model_of_timm(tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224.augreg_in21k"
+    other = _shaken(timm.create_model(name, pretrained=False, num_classes=3))
+    save_file(other.state_dict(), tmp_path / "tuned.safetensors")
+    import_checkpoint(tmp_path / "tuned.safetensors", "tuned", like=name)
+    loaded = load_backbone("tuned")
+    assert (loaded.spec.name, loaded.spec.mean, loaded.spec.interpolation) == ("tuned", (0.5,) * 3, "bicubic")
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.backbone(X), other.forward_features(X))
 
 
 def test_a_model_of_timm_with_numbers_that_no_file_holds(folder: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_fetched_encoder_is_loaded_by_its_name(
         load_encoder("Toy")
     assert fetch("toy") == cache / "Toy.pth"
     assert load_encoder("Toy", device="cpu").sha256 == _sum(weights)
-    assert sorted(path.name for path in cache.iterdir()) == ["Toy.pth", "weights.json"]
+    assert sorted(path.name for path in cache.glob("[!.]*")) == ["Toy.pth", "weights.json"]
     assert fetch("toy") == cache / "Toy.pth"
     assert len(web.requests) == 1, "what is here is not fetched again"
 
@@ -102,7 +102,7 @@ def test_what_nobody_published_a_hash_for_is_read_before_it_is_pinned(
 ) -> None:
     _publish(monkeypatch, WeightSource(f"{web.url}/toy.pth", "Toy.pth"))
     web.files["toy.pth"] = b"not found, sorry"
-    with pytest.raises(EncoderError, match=r"what lies at .*toy\.pth is not Toy\.pth of Toy: .*neither a safetensors"):
+    with pytest.raises(EncoderError, match=r"toy\.pth is not the file expected: Toy\.pth: neither a safetensors"):
         fetch("Toy")
     assert not (cache / "Toy.pth").exists()
     web.files["toy.pth"] = weights
@@ -136,10 +136,112 @@ def test_a_damaged_file_is_fetched_again(
     assert fetch("Toy").read_bytes() == weights
 
 
+def test_rubbish_that_lies_there_is_fetched_again(
+    web: Web, cache: Path, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(monkeypatch, WeightSource(f"{web.url}/toy.pth", "Toy.pth"))
+    cache.mkdir()
+    (cache / "Toy.pth").write_bytes(b"<html>login</html>")
+    assert fetch("Toy").read_bytes() == weights
+    (cache / "weights.json").unlink()
+    fetch("Toy")
+    assert len(web.requests) == 1, "what can be read is right where nothing is known"
+    assert Ledger.read(cache).pins["Toy.pth"].sha256 == _sum(weights)
+
+
+def test_a_file_has_no_name_before_it_was_read(web: Web, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _publish(monkeypatch, WeightSource(f"{web.url}/toy.pth", "Toy.pth"))
+    web.files["toy.pth"] = b"not weights"
+    steps = iter_fetch("Toy")
+    assert next(report for report in steps if report.message == "reading Toy.pth")
+    steps.close()
+    assert not (cache / "Toy.pth").exists()
+    with pytest.raises(EncoderError, match="neither a safetensors"):
+        fetch("Toy")
+    assert Ledger.read(cache).pins == {}
+
+
+def test_a_carried_file_that_cannot_be_read_replaces_no_good_one(
+    web: Web, cache: Path, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(monkeypatch, WeightSource(f"{web.url}/toy.pth", "Toy.pth"))
+    cache.mkdir()
+    (cache / "Toy.pth").write_bytes(weights)
+    junk = tmp_path / "Toy.pth"
+    junk.write_bytes(b"junk")
+    with pytest.raises(EncoderError, match=r"is not Toy\.pth of Toy as it is known: Toy\.pth: neither"):
+        fetch("Toy", source=junk)
+    assert (cache / "Toy.pth").read_bytes() == weights
+    assert sorted(path.name for path in cache.glob("[!.]*")) == ["Toy.pth"]
+
+
+def test_a_damaged_file_whose_source_is_down_is_replaced_by_that_of_another(
+    web: Web, cache: Path, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = _sum(weights)
+    _publish(
+        monkeypatch,
+        WeightSource(f"{web.url}/toy.pth", "Toy.pth", sha256=known),
+        WeightSource(f"{web.url}/toy.bin", "Toy.bin", sha256=known),
+    )
+    cache.mkdir()
+    (cache / "Toy.pth").write_bytes(weights[:-1])
+    assert fetch("Toy") == cache / "Toy.pth", "mended in its place"
+    (cache / "Toy.pth").write_bytes(weights[:-1])
+    del web.files["toy.pth"]
+    assert fetch("Toy") == cache / "Toy.bin"
+    assert not (cache / "Toy.pth").exists()
+    assert load_encoder("Toy", device="cpu").sha256 == known
+    (cache / "Toy.pth").write_bytes(b"rubbish")
+    web.requests.clear()
+    assert fetch("Toy") == cache / "Toy.bin"
+    assert (web.requests, (cache / "Toy.pth").exists()) == ([], False)
+
+
+def test_a_damaged_ledger_is_said_before_anything_is_fetched(
+    web: Web, cache: Path, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(monkeypatch, WeightSource(f"{web.url}/toy.pth", "Toy.pth", sha256=_sum(weights)))
+    cache.mkdir()
+    (cache / "weights.json").write_text("{")
+    for here in (False, True):
+        if here:
+            (cache / "Toy.pth").write_bytes(weights)
+        with pytest.raises(EncoderError, match=r"weights\.json: damaged"):
+            fetch("Toy")
+    assert web.requests == []
+
+
+def test_the_smaller_of_two_known_files_is_fetched(
+    web: Web, cache: Path, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = _sum(weights)
+    _publish(
+        monkeypatch,
+        WeightSource(f"{web.url}/toy.pth", "Toy.pth", size=2_000_000, sha256=known),
+        WeightSource(f"{web.url}/toy.bin", "Toy.bin", size=1_000_000, sha256=known),
+    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 1_500_000))
+    assert fetch("Toy") == cache / "Toy.bin"
+    assert [name for name, _ in web.requests] == ["toy.bin"]
+
+
+def test_a_source_without_room_leaves_the_others(
+    web: Web, cache: Path, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(
+        monkeypatch,
+        WeightSource(f"{web.url}/toy.pth", "Toy.pth", size=2_000_000),
+        WeightSource(f"{web.url}/toy.bin", "Toy.bin", size=1_000_000),
+    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 1_500_000))
+    assert fetch("Toy") == cache / "Toy.bin"
+
+
 def test_a_file_of_another_encoder_is_not_kept(web: Web, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = WeightSource(f"{web.url}/toy.pth", "Toy.pth")
     monkeypatch.setitem(registry.REGISTRY, "Toy", vit_spec("Toy", "S", licence="none", sources=(source,)))
-    with pytest.raises(EncoderError, match="it holds toy, not S"):
+    with pytest.raises(EncoderError, match="holds architecture toy, but Toy is S"):
         fetch("Toy")
     assert not (cache / "Toy.pth").exists()
 

@@ -7,16 +7,15 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from napari_dinobloom.encoders import inventory, library, registry
+from napari_dinobloom.encoders import inventory, ledger, library, registry
+from napari_dinobloom.encoders.build import load_backbone
 from napari_dinobloom.encoders.encoder import load_encoder
 from napari_dinobloom.encoders.inventory import holdings, import_checkpoint, iter_verify, repin
 from napari_dinobloom.encoders.ledger import Ledger
-from napari_dinobloom.encoders.library import accept, checked_hash, identify, locate
+from napari_dinobloom.encoders.library import Located, accept, checked, identify, locate
 from napari_dinobloom.encoders.spec import WeightSource, vit_spec
 from napari_dinobloom.errors import EncoderError, LicenceError
 from napari_dinobloom.progress import drain
@@ -26,45 +25,20 @@ State = dict[str, torch.Tensor]
 ONE, TWO = (hashlib.sha256(text).hexdigest() for text in (b"one", b"two"))
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    monkeypatch.setenv("NAPARI_DINOBLOOM_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch, toy_state: State) -> None:
-    """Known: a published hash. Open: none. Bound: terms. Short: eight digits."""
-    for name, sha256, terms in (("Known", ONE, ""), ("Open", None, ""), ("Bound", None, "For research only.")):
-        source = WeightSource(f"https://example.org/{name}.pth", f"{name}.pth", None, sha256)
-        spec = vit_spec(name, "toy", licence="none", sources=(source,), terms=terms)
-        monkeypatch.setitem(registry.REGISTRY, name, spec)
-    short = WeightSource("https://example.org/s.pth", "Short.pth", sha256_prefix=ONE[:8])
-    monkeypatch.setitem(registry.REGISTRY, "Short", vit_spec("Short", "toy", licence="none", sources=(short,)))
-
-
-@pytest.fixture
-def own(tmp_path: Path, toy_state: State) -> Path:
-    path = tmp_path / "trained.safetensors"
-    save_file(toy_state, path)
-    return path
+def _sum(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def _state(name: str) -> str:
     return next(one.state for one in holdings() if one.spec.name == name)
 
 
-# What is remembered
-
-
 def test_a_hash_is_computed_once_as_long_as_the_file_stays(
     cache: Path, published: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
-    plain = library.sha256_of
-    monkeypatch.setattr(library, "sha256_of", lambda path: hashed.append(path) or plain(path))
+    plain = library.iter_seen
+    monkeypatch.setattr(library, "iter_seen", lambda path: hashed.append(path) or plain(path))
     (cache / "Open.pth").write_bytes(b"one")
     assert [identify("Open"), identify("open"), identify("OPEN")] == [ONE] * 3
     assert len(hashed) == 1
@@ -74,52 +48,211 @@ def test_a_hash_is_computed_once_as_long_as_the_file_stays(
 
 
 @pytest.mark.parametrize("keep_time", [True, False])
-def test_the_first_hash_is_pinned_and_another_file_is_refused(cache: Path, published: None, keep_time: bool) -> None:
-    path = cache / "Open.pth"
-    path.write_bytes(b"one")
+def test_the_first_hash_is_pinned_and_another_file_is_refused(
+    cache: Path, published: None, files: tuple[bytes, bytes], keep_time: bool
+) -> None:
+    path, (one, two) = cache / "Open.pth", map(_sum, files)
+    path.write_bytes(files[0])
     assert _state("Open") == "unchecked"
-    assert identify("Open") == ONE
+    assert load_backbone("Open").sha256 == one
     assert _state("Open") == "unverified"
     stat = path.stat()
     path.rename(cache / "old")  # keeps the old file's number in use
-    path.write_bytes(b"two")
+    path.write_bytes(files[1])
     if keep_time:
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    for look in (lambda: identify("Open"), lambda: checked_hash(locate("Open"))):
-        with pytest.raises(EncoderError, match=rf"sha256 is {TWO}, but it was {ONE} .*verify --repin Open"):
-            look()
+    for look in (identify, load_backbone):
+        with pytest.raises(EncoderError, match=rf"sha256 is {two}, but it was {one} .*verify --repin Open"):
+            look("Open")
     found = drain(iter_verify("Open"))
-    assert [(one.state, one.sha256) for one in found] == [("wrong", TWO)]
-    assert repin("open") == TWO == identify("Open")
+    assert [(held.state, held.sha256) for held in found] == [("wrong", two)]
+    assert repin("open") == two == identify("Open")
     assert _state("Open") == "unverified"
 
 
-def test_a_pin_outlives_the_file_and_can_be_dropped(cache: Path, published: None) -> None:
-    (cache / "Open.pth").write_bytes(b"one")
-    identify("Open")
-    (cache / "Open.pth").unlink()
+def test_a_pin_outlives_the_file_and_can_be_dropped(cache: Path, published: None, files: tuple[bytes, bytes]) -> None:
+    path = cache / "Open.pth"
+    path.write_bytes(files[0])
+    load_backbone("Open")
+    path.unlink()
     assert _state("Open") == "absent"
+    path.write_bytes(files[1])
+    with pytest.raises(EncoderError, match="first seen here"):
+        load_backbone("Open")
+    path.unlink()
     assert repin("Open") == ""
-    (cache / "Open.pth").write_bytes(b"two")
-    assert identify("Open") == TWO
+    path.write_bytes(files[1])
+    assert load_backbone("Open").sha256 == _sum(files[1])
+
+
+def test_only_what_was_read_as_weights_is_pinned(cache: Path, published: None, files: tuple[bytes, bytes]) -> None:
+    path = cache / "Open.pth"
+    for rubbish in (files[0][:-100], b"<html>login</html>"):
+        path.write_bytes(rubbish)
+        assert identify("Open") == _sum(rubbish)
+        assert _state("Open") == "unchecked", "hashed, but not read"
+        with pytest.raises(EncoderError, match=r"Open\.pth: (truncated|neither)"):
+            load_backbone("Open")
+        for look in (lambda: repin("Open"), lambda: load_backbone("Open")):
+            with pytest.raises(EncoderError, match=r"Open\.pth: (truncated|neither)"):
+                look()
+        [held] = drain(iter_verify("Open"))
+        assert held.state == "wrong"
+        assert "Open.pth: " in held.problem
+        assert Ledger.read(cache).pins == {}
+    path.write_bytes(files[0])
+    assert [held.state for held in drain(iter_verify("Open"))] == ["unverified"]
+    assert Ledger.read(cache).pins["Open.pth"].sha256 == _sum(files[0])
+
+
+def test_a_hash_is_never_filed_under_another_file(
+    cache: Path, published: None, files: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cache / "Known.pth"
+    path.write_bytes(b"one")
+    plain = ledger.iter_hash_open
+
+    def replaced(handle, name):
+        found = yield from plain(handle, name)
+        (cache / "new").write_bytes(b"two")
+        os.replace(cache / "new", path)
+        return found
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(ledger, "iter_hash_open", replaced)
+        checked(locate("Known"))
+    assert _state("Known") == "unchecked"
+    with pytest.raises(EncoderError, match="is published as"):
+        checked(locate("Known"))
+
+
+def test_a_file_that_is_written_to_while_it_is_hashed_is_hashed_again(
+    cache: Path, published: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, writes = cache / "Known.pth", iter([b"one"])
+    path.write_bytes(b"two")
+    plain = ledger.iter_hash_open
+
+    def written_to(handle, name):
+        found = yield from plain(handle, name)
+        for content in writes:
+            path.write_bytes(content)
+            os.utime(path, ns=(1, 1))
+        return found
+
+    monkeypatch.setattr(ledger, "iter_hash_open", written_to)
+    assert checked(locate("Known")).sha256 == ONE
+
+    def growing(handle, name):
+        found = yield from plain(handle, name)
+        with open(path, "ab") as more:
+            more.write(b"!")
+        return found
+
+    monkeypatch.setattr(ledger, "iter_hash_open", growing)
+    path.write_bytes(b"x")
+    with pytest.raises(EncoderError, match=r"Known\.pth: is being written to"):
+        checked(locate("Known"))
+
+
+def test_a_file_replaced_while_it_is_read_is_neither_loaded_nor_pinned(
+    cache: Path, published: None, files: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_dinobloom.encoders import build
+
+    path = cache / "Open.pth"
+    path.write_bytes(files[0])
+    plain = build.read_checkpoint
+
+    def replaced(path_, expected=None):
+        (cache / "new").write_bytes(files[1])
+        os.replace(cache / "new", path)
+        return plain(path_, expected)
+
+    monkeypatch.setattr(build, "read_checkpoint", replaced)
+    with pytest.raises(EncoderError, match=r"Open\.pth: was replaced while it was read"):
+        load_backbone("Open")
+    assert Ledger.read(cache).pins == {}
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    cache: Path, published: None, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cache / "Open.pth").write_bytes(b"one")
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(ledger, "open", refuse, raising=False)
+    looks = (lambda: identify("Open"), lambda: drain(iter_verify("Open")), lambda: import_checkpoint(own, "mine"))
+    for look in looks:
+        with pytest.raises(
+            EncoderError, match=r"(Open\.pth|trained\.safetensors): cannot be read \(Permission denied\)"
+        ):
+            look()
 
 
 def test_a_published_hash_needs_no_pin_and_cannot_be_repinned(cache: Path, published: None) -> None:
     (cache / "Known.pth").write_bytes(b"one")
-    assert checked_hash(locate("Known")) == ONE
+    assert checked(locate("Known")).sha256 == ONE
     assert _state("Known") == "verified"
     assert Ledger.read(cache).pins == {}
     (cache / "Known.pth").write_bytes(b"two!")
     with pytest.raises(EncoderError, match=f"is published as {ONE}"):
-        checked_hash(locate("Known"))
+        checked(locate("Known"))
     with pytest.raises(EncoderError, match="is published"):
         repin("Known")
     (cache / "Short.pth").write_bytes(b"one")
-    assert checked_hash(locate("Short")) == ONE
+    assert checked(locate("Short")).sha256 == ONE
     assert _state("Short") == "verified"
     (cache / "Short.pth").write_bytes(b"two!")
     with pytest.raises(EncoderError, match=rf"published as {ONE[:8]}\.\.\."):
-        checked_hash(locate("Short"))
+        checked(locate("Short"))
+    with pytest.raises(EncoderError, match=rf"published as {ONE[:8]}\.\.\."):
+        repin("Short")
+
+
+def test_changes_of_the_ledger_wait_for_each_other(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def take_down(number: int) -> None:
+        path = cache / f"{number}.bin"
+        path.write_bytes(b"%d" % number)
+        checked(Located(path))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take_down, range(40)))
+    assert len(Ledger.read(cache).seen) == 40
+    monkeypatch.setattr(ledger, "PATIENCE_S", 0.05)
+    with Ledger.change(cache), pytest.raises(EncoderError, match=r"weights\.json: process \d+ .* is changing it"):
+        accept("Phikon")
+
+
+def test_what_others_take_down_during_a_repin_stays(
+    cache: Path, own: Path, toy_state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_checkpoint(own, "one")
+    plain = inventory.iter_seen
+
+    def slow(path: Path):
+        seen = yield from plain(path)
+        monkeypatch.setattr(inventory, "iter_seen", plain)
+        accept("Phikon")
+        import_checkpoint(own, "two")
+        return seen
+
+    monkeypatch.setattr(inventory, "iter_seen", slow)
+    repin("one")
+    known = Ledger.read(cache)
+    assert (set(known.imports), set(known.accepted)) == ({"one", "two"}, {"Phikon"})
+
+
+def test_an_earlier_ledger_without_the_newest_field_is_read(cache: Path, own: Path) -> None:
+    import_checkpoint(own, "mine")
+    raw = json.loads((cache / "weights.json").read_text())
+    del raw["imports"]["mine"]["like"]
+    (cache / "weights.json").write_text(json.dumps(raw))
+    assert locate("mine").path == own
 
 
 def test_a_read_only_cache_can_be_used(cache: Path, published: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +274,7 @@ def test_files_elsewhere_are_remembered_only_if_they_are_large(
     assert Ledger.read(cache).seen == {}
     monkeypatch.setattr("napari_dinobloom.encoders.ledger.REMEMBERED_FROM", 1)
     identify(own)
-    assert Ledger.read(cache).remembered(own) == hashlib.sha256(own.read_bytes()).hexdigest()
+    assert Ledger.read(cache).remembered(own).sha256 == _sum(own.read_bytes())
     assert Ledger.read(cache).pins == {}, "your own file may change"
 
 
@@ -209,6 +342,29 @@ def test_changed_terms_are_asked_for_again(cache: Path, published: None, monkeyp
         locate("Bound")
 
 
+def test_a_copy_of_a_published_file_keeps_its_terms(
+    cache: Path, own: Path, published: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = WeightSource("https://example.org/b.pth", "Bound2.pth", sha256=_sum(own.read_bytes()))
+    bound = vit_spec("Bound2", "toy", licence="Own licence", sources=(source,), terms="Ask first.")
+    monkeypatch.setitem(registry.REGISTRY, "Bound2", bound)
+    looks = (identify, load_backbone, lambda path: import_checkpoint(path, "mine", copy=True))
+    for look in looks:
+        with pytest.raises(LicenceError, match="Ask first") as caught:
+            look(own)
+        assert "weights download Bound2" in str(caught.value)
+    caught.value.accept()
+    assert (load_backbone(own).spec.licence, load_backbone(own).spec.terms) == ("Own licence", "Ask first.")
+    import_checkpoint(own, "mine")
+    assert load_backbone("mine").spec.licence == "Own licence"
+    with Ledger.change(cache) as known:
+        known.accepted.clear()
+    with pytest.raises(LicenceError, match="weights download Bound2"):
+        locate("mine")
+    accept("mine")
+    assert locate("mine").path == own
+
+
 def test_accepting_a_segmenter_accepts_no_encoder(cache: Path, published: None) -> None:
     from napari_dinobloom.pipeline.settings import resolve
 
@@ -221,124 +377,36 @@ def test_accepting_a_segmenter_accepts_no_encoder(cache: Path, published: None) 
     assert identify("Bound") == ONE
 
 
-# Your own checkpoints
+# Which file a name stands for
 
 
-@pytest.mark.parametrize("copy", [True, False])
-def test_an_imported_checkpoint_is_loaded_by_its_name(
-    cache: Path, own: Path, toy_crops: np.ndarray, copy: bool
+def test_a_file_of_the_current_folder_is_no_encoder_by_its_name(
+    cache: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    located = import_checkpoint(own, "My-encoder.1", copy=copy)
-    assert (located.path.parent == cache) is copy
-    expected = load_encoder(own, device="cpu").embed(toy_crops[:1])
-    if copy:
-        own.unlink()
-    mine = load_encoder("my-ENCODER.1", device="cpu")
-    assert (mine.name, mine.sha256) == ("My-encoder.1", identify("My-encoder.1"))
-    np.testing.assert_array_equal(mine.embed(toy_crops[:1]), expected)
-    assert _state("My-encoder.1") == "imported"
-    with pytest.raises(EncoderError, match=r"Imported on this machine: My-encoder\.1"):
-        load_encoder("My encoder")
-
-
-def test_an_import_that_changed_or_went_away_is_said(cache: Path, own: Path, toy_state: State) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("starter", "mine", "notes"):
+        (tmp_path / name).write_bytes(own.read_bytes())
     import_checkpoint(own, "mine")
-    import_checkpoint(own, "mine")
-    first = identify("mine")
-    toy_state["norm.bias"] += 1
-    save_file(toy_state, own)
-    with pytest.raises(EncoderError, match=rf"but it was {first} when it was imported as mine.*--repin mine"):
-        load_encoder("mine")
-    with pytest.raises(EncoderError, match=r"'mine' is already the name"):
-        import_checkpoint(own, "Mine")
-    assert repin("mine") == identify("mine") != first
-    assert load_encoder("mine", device="cpu").sha256 != first
-    own.unlink()
-    with pytest.raises(EncoderError, match=r"trained\.safetensors: this file, imported as 'mine', is gone"):
-        load_encoder("mine")
+    assert locate("starter").path != tmp_path / "starter"
+    assert load_encoder("starter", device="cpu").dim == 192
+    assert locate("mine").path == own
+    with pytest.raises(EncoderError, match=rf"For the file of this name here, write \.{os.sep}notes"):
+        locate("notes")
+    for path in (Path("notes"), f".{os.sep}notes", str(tmp_path / "notes"), "trained.safetensors"):
+        assert locate(path).path.samefile(own if "trained" in str(path) else tmp_path / "notes")
 
 
-@pytest.mark.parametrize("name", ["starter", "DINOBLOOM-b", "a/b", "../x", "x.pth", "", "-x", "ä", "a" * 65])
-def test_names_that_cannot_be(cache: Path, own: Path, name: str) -> None:
-    with pytest.raises(EncoderError, match=r"cannot be the name|name of a published encoder"):
-        import_checkpoint(own, name)
-    assert list(cache.iterdir()) == []
-
-
-def test_what_cannot_be_loaded_is_not_imported(cache: Path, own: Path, toy_state: State) -> None:
-    own.write_bytes(own.read_bytes()[:-5])
-    with pytest.raises(EncoderError, match="truncated"):
-        import_checkpoint(own, "mine")
-    save_file(toy_state | {"pos_embed": torch.randn(1, 1370, 32)}, own)
-    with pytest.raises(EncoderError, match=r"37 x 37 patches, 16 x 16 are used here \(224 px\).*--positions hub"):
-        import_checkpoint(own, "mine")
-    assert list(cache.iterdir()) == []
-    import_checkpoint(own, "mine", positions="training")
-    assert load_encoder("mine", device="cpu").spec.positions == "training"
-
-
-def test_a_copy_never_replaces_another_file(cache: Path, own: Path) -> None:
-    (cache / "mine.safetensors").write_bytes(b"precious")
-    with pytest.raises(EncoderError, match=r"mine\.safetensors is there already and another file"):
-        import_checkpoint(own, "mine", copy=True)
-    assert (cache / "mine.safetensors").read_bytes() == b"precious"
-
-
-# All of them
-
-
-def test_the_list_has_every_encoder_and_verify_every_file(cache: Path, published: None, own: Path) -> None:
-    import_checkpoint(own, "mine", copy=True)
-    (cache / "Known.pth").write_bytes(b"two")
-    (cache / "Open.pth").write_bytes(b"one")
-    names = [one.spec.name for one in holdings()]
-    assert names == [*registry.REGISTRY, "mine"]
-    states = {one.spec.name: one.state for one in holdings()}
-    assert states["starter"] == "bundled"
-    assert states["DinoBloom-G"] == "absent"
-    assert states["Known"] == states["Open"] == "unchecked"
-    steps = list(iter_verify())
-    assert [step.done for step in steps] == sorted(step.done for step in steps)
-    assert steps[-1].done == steps[-1].total
-    found = {one.spec.name: one for one in drain(iter_verify())}
-    assert {name: one.state for name, one in found.items()} == {
-        "starter": "bundled",
-        "Known": "wrong",
-        "Open": "unverified",
-        "mine": "imported",
-    }
-    assert [name for name, one in found.items() if one.problem] == ["Known"]
-    with pytest.raises(EncoderError, match="not on this machine"):
-        drain(iter_verify("DinoBloom-G"))
-
-
-def test_verify_hashes_whatever_is_remembered(cache: Path, published: None) -> None:
-    path = cache / "Known.pth"
-    path.write_bytes(b"one")
-    checked_hash(locate("Known"))
-    stat = path.stat()
-    with open(path, "r+b") as handle:  # damage that leaves size, time and number alone
-        handle.write(b"two")
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert checked_hash(locate("Known")) == ONE
-    assert [one.state for one in drain(iter_verify("Known"))] == ["wrong"]
-    with pytest.raises(EncoderError, match="damaged"):
-        checked_hash(locate("Known"))
-
-
-def test_a_model_of_timm_that_was_fetched_is_listed_too(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = WeightSource("https://example.org/m.safetensors", "some_model.safetensors")
-    model = vit_spec("timm:some_model", "S", licence="MIT", sources=(source,))
-    monkeypatch.setattr(registry, "_timm", lambda name: model)
-    (cache / "some_model.safetensors").write_bytes(b"one")
-    assert identify("timm:some_model") == ONE
-    assert _state("timm:some_model") == "unverified"
-    assert "timm:some_model" in [one.spec.name for one in drain(iter_verify())]
-    (cache / "some_model.safetensors").unlink()
-    assert "timm:some_model" not in [one.spec.name for one in holdings()]
-
-
-def test_states_are_explained() -> None:
-    from napari_dinobloom.weights_cli import STATES
-
-    assert set(STATES) == set(inventory.State.__args__)
+def test_a_file_that_is_known_to_be_wrong_is_not_taken_where_a_right_one_is(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = tuple(WeightSource(f"https://x/{name}", name, sha256=ONE) for name in ("a.pth", "b.pth"))
+    monkeypatch.setitem(registry.REGISTRY, "Two", vit_spec("Two", "S", licence="none", sources=sources))
+    (cache / "a.pth").write_bytes(b"two")
+    (cache / "b.pth").write_bytes(b"one")
+    assert locate("Two").path == cache / "a.pth", "nobody has looked yet"
+    with pytest.raises(EncoderError, match="published as"):
+        checked(locate("Two"))
+    assert locate("Two").path == cache / "b.pth"
+    assert _state("Two") == "unchecked"
+    assert checked(locate("Two")).sha256 == ONE
+    assert _state("Two") == "verified"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES, Network
-from napari_dinobloom.encoders.registry import REGISTRY, WeightSource, find, spec_of
+from napari_dinobloom.encoders.registry import REGISTRY, WeightSource, find, published_as, spec_of
 from napari_dinobloom.errors import EncoderError
 
 
@@ -69,8 +69,9 @@ def test_a_hash_agrees_as_far_as_it_is_known() -> None:
 
 def test_names_are_found_without_capitals_and_corrected() -> None:
     assert find("dinobloom-s") is REGISTRY["DinoBloom-S"]
-    with pytest.raises(EncoderError, match=r"Did you mean 'DinoBloom-B'\?.*starter"):
-        find("DinoBlom-B")
+    for name, meant in (("DinoBlom-B", "DinoBloom-B"), ("dinobloom_b", "DinoBloom-B"), ("reddino_s", "RedDino-S")):
+        with pytest.raises(EncoderError, match=rf"Did you mean '{meant}'\?.*starter"):
+            find(name)
 
 
 def test_a_model_of_timm_is_found_by_timms_name() -> None:
@@ -81,6 +82,8 @@ def test_a_model_of_timm_is_found_by_timms_name() -> None:
     assert not spec.terms
     assert spec.sources[0].file == "vit_small_patch16_224.augreg_in21k.safetensors"
     assert find("vit_small_patch16_224.augreg_in21k") == spec
+    assert find("resnet18").name.startswith("timm:resnet18.")
+    assert find("vgg16").name.startswith("timm:vgg16.")
     convolutional = find("resnet50.a1_in1k")
     assert (convolutional.dim, convolutional.grid) == (2048, None)
     assert "dinov3-license" in find("timm:vit_small_patch16_dinov3.lvd1689m").terms
@@ -89,11 +92,42 @@ def test_a_model_of_timm_is_found_by_timms_name() -> None:
             find(wrong)
 
 
+def test_models_of_timm_that_lie_elsewhere_or_see_what_is_not_square() -> None:
+    [source] = find("timm:gcvit_xtiny.in1k").sources
+    assert source.url.startswith("https://github.com/")
+    assert source.url.endswith("gcvit_xtiny_224_nvidia-274b92b7.pth")
+    assert source.file == "gcvit_xtiny.in1k.pth"
+    with pytest.raises(EncoderError, match=r"sapiens2\.fb of timm sees pictures of 768 x 1024 px"):
+        find("timm:vit_base_patch16_sapiens2.fb")
+
+
+def test_no_publisher_of_an_entry_asks_for_an_account() -> None:
+    assert not any(spec.gated for spec in REGISTRY.values())
+
+
+def test_a_hash_names_the_encoder_that_is_published_with_it() -> None:
+    found = published_as("7c998680060c8743551a412583fac689db43cec07053b72dfec6dcd810113539")
+    assert found is REGISTRY["CTransPath"]
+    assert published_as("0" * 64) is None
+
+
 def test_a_file_of_ones_own_is_seen_as_its_architecture_is_used() -> None:
-    own = spec_of(ARCHITECTURES["B/16"], "mine", note="A file.")
-    assert (own.name, own.dim, own.grid, own.licence, own.sources, own.terms) == ("mine", 768, 14, "unknown", (), "")
+    own = spec_of(ARCHITECTURES["B"], "mine", note="A file.")
+    assert (own.name, own.dim, own.grid, own.licence, own.sources, own.terms) == ("mine", 768, 16, "unknown", (), "")
     cut = spec_of(Network("ResNet-50-stage3"), "cut")
     assert (cut.name, cut.dim, cut.pooling, cut.licence) == ("cut", 1024, "mean", "unknown")
+
+
+def test_a_vit_b_16_is_used_as_nobody_guesses() -> None:
+    with pytest.raises(EncoderError, match=r"mine: a ViT-B/16.*--like Phikon"):
+        spec_of(ARCHITECTURES["B/16"], "mine")
+    phikon = spec_of(ARCHITECTURES["B/16"], "mine", like="phikon")
+    assert (phikon.name, phikon.mean, phikon.terms, phikon.sources) == ("mine", (0.485, 0.456, 0.406), "", ())
+    name = "timm:vit_base_patch16_224.augreg_in21k"
+    timms = spec_of(Network(name), "mine", like=name)
+    assert (timms.mean, timms.interpolation, timms.pooling) == ((0.5,) * 3, "bicubic", "class")
+    with pytest.raises(EncoderError, match=r"mine: holds architecture S, phikon is B/16"):
+        spec_of(ARCHITECTURES["S"], "mine", like="phikon")
 
 
 def test_the_table_for_readers_says_the_same() -> None:

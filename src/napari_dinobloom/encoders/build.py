@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dinobloom.encoders.checkpoint import Checkpoint, read_checkpoint
-from napari_dinobloom.encoders.library import checked_hash, locate
-from napari_dinobloom.encoders.registry import EncoderSpec, PositionRule, spec_of
+from napari_dinobloom.encoders.ledger import Seen
+from napari_dinobloom.encoders.library import Located, checked, locate, vouch
+from napari_dinobloom.encoders.registry import EncoderSpec, PositionRule, published_as, spec_of
 from napari_dinobloom.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -62,15 +63,53 @@ def load_backbone(name: str | Path, positions: PositionRule | None = None) -> Lo
         As for `encoder.load_encoder`.
     """
     located = locate(name)
-    sha256 = checked_hash(located)
-    checkpoint = read_checkpoint(located.path, None if located.spec is None else located.spec.architecture)
-    spec = located.spec or spec_of(checkpoint.architecture, located.path.stem, note=FROM_FILE)
-    if checkpoint.architecture != spec.architecture:
+    checkpoint, seen = read_weights(located)
+    spec = located.spec or _spec_of(checkpoint, seen.sha256)
+    return _build(checkpoint, spec, seen.sha256, positions or spec.positions)
+
+
+def read_weights(located: Located) -> tuple[Checkpoint, Seen]:
+    """Check and read the file of an encoder; its hash is pinned once it was read, where none is published.
+
+    Parameters
+    ----------
+    located : Located
+        What `library.locate` found.
+
+    Returns
+    -------
+    Checkpoint, Seen
+        What the file holds, and its hash.
+
+    Raises
+    ------
+    EncoderError
+        As `library.checked` and `read_checkpoint`; the file holds another architecture than its encoder has, or was
+        replaced while it was read.
+    """
+    seen = checked(located)
+    checkpoint = read_as(located, located.path)
+    vouch(located, seen)
+    return checkpoint, seen
+
+
+def read_as(located: Located, path: Path) -> Checkpoint:
+    """Read `path` as the weights of the encoder that `located` stands for; EncoderError where it holds others."""
+    spec = located.spec
+    checkpoint = read_checkpoint(path, None if spec is None else spec.architecture)
+    if spec is not None and checkpoint.architecture != spec.architecture:
         raise EncoderError(
-            f"{checkpoint.path}: holds architecture {checkpoint.architecture.name}, but {spec.name} is "
-            f"{spec.architecture.name}."
+            f"{path}: holds architecture {checkpoint.architecture.name}, but {spec.name} is {spec.architecture.name}."
         )
-    return _build(checkpoint, spec, sha256, positions or spec.positions)
+    return checkpoint
+
+
+def _spec_of(checkpoint: Checkpoint, sha256: str) -> EncoderSpec:
+    """Make the entry of a file given by path; a copy of a published file keeps the licence and terms of that."""
+    twin, name = published_as(sha256), checkpoint.path.stem
+    if twin is None:
+        return spec_of(checkpoint.architecture, name, note=FROM_FILE)
+    return spec_of(checkpoint.architecture, name, licence=twin.licence, terms=twin.terms, note=FROM_FILE)
 
 
 def _build(checkpoint: Checkpoint, spec: EncoderSpec, sha256: str, rule: PositionRule | None) -> Loaded:

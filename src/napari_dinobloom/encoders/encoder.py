@@ -22,6 +22,7 @@ from napari_dinobloom.encoders.compute.cpu import CpuCompute
 from napari_dinobloom.encoders.compute.processes import ProcessCompute
 from napari_dinobloom.encoders.compute.reading import read_ahead
 from napari_dinobloom.encoders.device import Precision, free_memory, resolve_devices, resolve_precision
+from napari_dinobloom.encoders.library import is_path
 from napari_dinobloom.encoders.spec import EncoderSpec, PositionRule
 from napari_dinobloom.errors import EncoderError
 from napari_dinobloom.progress import Progress, Steps, drain
@@ -135,8 +136,7 @@ def _several(devices: tuple[torch.device, ...], job: dict[str, Any]) -> ProcessC
 
 def _plain(name: str | Path) -> str:
     """The name as another process understands it, wherever that runs."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if path.is_file() else str(name)
+    return str(Path(name).expanduser().resolve()) if is_path(name) else str(name)
 
 
 def _check_memory(

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from napari_dinobloom.encoders import library
-from napari_dinobloom.encoders.checkpoint import read_checkpoint
-from napari_dinobloom.encoders.ledger import Ledger
+from napari_dinobloom.encoders.build import read_as, read_weights
+from napari_dinobloom.encoders.ledger import Ledger, Seen
 from napari_dinobloom.encoders.library import Located
 from napari_dinobloom.encoders.spec import EncoderSpec, WeightSource
 from napari_dinobloom.errors import DownloadError, EncoderError
@@ -19,7 +19,7 @@ from napari_dinobloom.io.atomic import disk_errors
 from napari_dinobloom.io.download import OFFLINE_VARIABLE, iter_download, offline
 from napari_dinobloom.io.lock import Holder, acquire
 from napari_dinobloom.io.part import Unwanted, iter_copy, iter_hash, part_of
-from napari_dinobloom.progress import Progress, Steps, drain
+from napari_dinobloom.progress import Steps, drain
 
 HUGGING_FACE = "https://huggingface.co"
 """Host of models; the environment variable HF_ENDPOINT names a mirror, as it does for huggingface_hub."""
@@ -77,22 +77,39 @@ def iter_fetch(
 ) -> Steps[Path]:
     """Fetch as `fetch` does, with progress in bytes."""
     spec = _allowed(name, accept_licence)
-    here = next((located for located in library.places(spec) if located.path.is_file()), None)
-    if here is not None and source is None and _sound(here):
-        return here.path
-    with _alone(library.cache_folder()):
-        if source is not None:
+    if source is not None:
+        with _alone(library.cache_folder()):
             return (yield from _iter_place(spec, Path(source).expanduser()))
-        failures, silent = [], set()
-        for located in [here] if here is not None else _by_trust(spec):
-            host = urlsplit(_address(_named(located)[1], base_url)).netloc
-            if host in silent:  # a firewall that swallows what is sent costs minutes each time
-                continue
-            try:
-                return (yield from _iter_bring(located, token, base_url))
-            except DownloadError as error:
-                failures.append(_advised(located, error, token))
-                silent |= {host} if error.unreachable else set()
+    wrong: list[Located] = []
+    right = None
+    for located in _here(spec):
+        if _sound(located):
+            right = located.path
+            break
+        wrong.append(located)
+    if right is not None and not wrong:
+        return right
+    with _alone(library.cache_folder()):
+        path = right or (yield from _iter_try(spec, wrong, token, base_url))
+        for located in wrong:
+            if located.path != path:  # else loading might take it
+                located.path.unlink(missing_ok=True)
+    return path
+
+
+def _iter_try(spec: EncoderSpec, wrong: list[Located], token: str | None, base_url: str | None) -> Steps[Path]:
+    """Fetch one of an encoder's files: in the place of a wrong one if that can be had, else the most trusted."""
+    failures: list[str] = []
+    silent: set[str] = set()
+    for located in [*wrong, *(other for other in _by_trust(spec) if other not in wrong)]:
+        host = urlsplit(_address(_named(located)[1], base_url)).netloc
+        if host in silent:  # a firewall that swallows what is sent costs minutes each time
+            continue
+        try:
+            return (yield from _iter_bring(located, token, base_url))
+        except DownloadError as error:
+            failures.append(_advised(located, error, token))
+            silent |= {host} if error.unreachable else set()
     raise EncoderError(_all_failed(spec, failures))
 
 
@@ -135,6 +152,7 @@ def iter_fetch_all(
 
 def _allowed(name: str, accept_licence: bool) -> EncoderSpec:
     """Give the entry of an encoder whose weights can be fetched and whose terms are accepted."""
+    Ledger.read(library.cache_folder())  # a damaged one is said before anything is fetched
     spec = library.entry(name)
     if not any(source.url for source in spec.sources):
         raise EncoderError(f"The weights of {spec.name!r} come with the package or were imported: nothing to fetch.")
@@ -158,19 +176,33 @@ def _alone(folder: Path) -> Iterator[None]:
             lock.release()
 
 
+def _here(spec: EncoderSpec) -> list[Located]:
+    """Files of an encoder that are on this machine."""
+    return [located for located in library.places(spec) if located.path.is_file()]
+
+
 def _sound(located: Located) -> bool:
-    """Whether a file that is here is the right one; a damaged one is fetched again."""
+    """Whether a file that is here is the right one: by its hash, or where none is known by reading it."""
+    seen, ledger = library.hashed(located), Ledger.read(library.cache_folder())
+    if library.difference(located, seen.sha256, ledger):
+        return False
+    if library.is_vouched(located, seen.sha256, ledger):
+        return True
     try:
-        library.checked_hash(located)
+        read_weights(located)
     except EncoderError:
         return False
     return True
 
 
 def _by_trust(spec: EncoderSpec) -> list[Located]:
-    """Files of an encoder that can be fetched, those with a published hash first."""
-    places = [located for located in library.places(spec) if located.source and located.source.url]
-    return sorted(places, key=lambda located: located.source is not None and located.source.sha256 is None)
+    """Files of an encoder that can be fetched: those with a published hash first, the smaller before the larger."""
+
+    def rank(located: Located) -> tuple[bool, float]:
+        source = _named(located)[1]
+        return source.sha256 is None, (source.size or float("inf")) if source.sha256 else 0.0
+
+    return sorted((place for place in library.places(spec) if place.source and place.source.url), key=rank)
 
 
 def _iter_bring(located: Located, token: str | None, base_url: str | None) -> Steps[Path]:
@@ -182,15 +214,15 @@ def _iter_bring(located: Located, token: str | None, base_url: str | None) -> St
     url = _address(source, base_url)
     at_home = source.url.startswith(f"{HUGGING_FACE}/") and not base_url
     given = token if base_url else _token(token) if at_home and (spec.gated or token) else None
-    expected = _expected(located)
+    expected, entrance = _expected(located), _Entrance(located)
     try:
-        sha256 = yield from iter_download(url, located.path, sha256=expected, token=given)
+        yield from iter_download(url, located.path, sha256=expected, token=given, check=entrance.look)
     except DownloadError as error:
         later = _token(token) if at_home and given is None and error.status in DENIED else None
         if later is None:
             raise
-        sha256 = yield from iter_download(url, located.path, sha256=expected, token=later)
-    yield from _iter_admit(located, sha256, f"what lies at {url}")
+        yield from iter_download(url, located.path, sha256=expected, token=later, check=entrance.look)
+    entrance.note()
     return located.path
 
 
@@ -202,16 +234,17 @@ def _iter_place(spec: EncoderSpec, carried: Path) -> Steps[Path]:
     if not (located.path.exists() and located.path.samefile(carried)):
         _, source = _named(located)
         _need_room(located.path, source, carried.stat().st_size)
+        entrance = _Entrance(located)
         try:
-            sha256 = yield from iter_copy(carried, located.path, sha256=_expected(located))
+            yield from iter_copy(carried, located.path, sha256=_expected(located), check=entrance.look)
         except Unwanted as error:
             raise EncoderError(
                 f"{carried} is not {source.file} of {spec.name} as it is known: {error}. Carry it here again from "
                 f"{source.url}"
             ) from error
-        yield from _iter_admit(located, sha256, str(carried))
+        entrance.note()
     else:
-        library.checked_hash(located)
+        read_weights(located)
     return located.path
 
 
@@ -237,31 +270,32 @@ def _iter_recognise(spec: EncoderSpec, carried: Path) -> Steps[Located]:
     )
 
 
-def _iter_admit(located: Located, sha256: str, origin: str) -> Iterator[Progress]:
-    """Take the hash of a new file down; one that nobody published is read first, so that no rubbish is pinned."""
-    spec, source = _named(located)
-    agrees = source.agrees(sha256)
-    try:
+class _Entrance:
+    """The look at a file before it gets its name, and what is taken down of it afterwards."""
+
+    def __init__(self, located: Located) -> None:
+        self.located = located
+        self._seen: Seen | None = None
+
+    def look(self, part: Path, sha256: str) -> None:
+        """Raise Unwanted for another file than the published one; one of which no hash is published is read."""
+        _, source = _named(self.located)
+        agrees = source.agrees(sha256)
         if agrees is False:
-            raise EncoderError(f"its sha256 is {sha256}, and {source.sha256_prefix}... is published")
+            known = source.sha256 or f"{source.sha256_prefix}..."
+            raise Unwanted(f"its sha256 is {sha256}, and {known} is published")
         if agrees is None:
-            size = located.path.stat().st_size
-            yield Progress(size, size, f"reading {located.path.name}")
-            _read(located)
-    except EncoderError as error:
-        located.path.unlink(missing_ok=True)
-        raise DownloadError(f"{origin} is not {source.file} of {spec.name}: {error}") from error
-    ledger = Ledger.read(library.cache_folder())
-    library.note(located, sha256, ledger)
-    ledger.write()
+            try:
+                read_as(self.located, part)
+            except EncoderError as error:
+                raise Unwanted(str(error).replace(str(part), source.file).rstrip(".")) from error
+        self._seen = Seen.of(part.stat(), sha256)
 
-
-def _read(located: Located) -> None:
-    """Read a file as loading would, or raise EncoderError."""
-    spec, _ = _named(located)
-    found = read_checkpoint(located.path, spec.architecture).architecture
-    if found != spec.architecture:
-        raise EncoderError(f"it holds {found.name}, not {spec.architecture.name}")
+    def note(self) -> None:
+        """Take the hash down, now that the file has its name."""
+        if self._seen is not None:
+            with Ledger.change(library.cache_folder()) as ledger:
+                library.note(self.located, self._seen, ledger)
 
 
 def _expected(located: Located) -> str | None:
@@ -295,14 +329,14 @@ def _token(given: str | None) -> str | None:
 
 
 def _need_room(target: Path, source: WeightSource, size: int | None = None) -> None:
-    """Raise EncoderError where a file does not fit on the disk, as far as its size is known."""
+    """Raise DownloadError where a file does not fit on the disk, as far as its size is known."""
     part = part_of(target)
     need = (size or source.size or 0) - (part.stat().st_size if part.exists() else 0)
     free = shutil.disk_usage(target.parent).free
     if need > free:
-        raise EncoderError(
+        raise DownloadError(
             f"{target.parent}: {source.file} needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free. Free some space, "
-            f"or choose another folder with the environment variable {library.CACHE_VARIABLE}."
+            f"or choose another folder with the environment variable {library.CACHE_VARIABLE}"
         )
 
 

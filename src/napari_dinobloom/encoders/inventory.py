@@ -9,19 +9,24 @@ from pathlib import Path
 from typing import Literal
 
 from napari_dinobloom.encoders import library
+from napari_dinobloom.encoders.build import read_as
 from napari_dinobloom.encoders.checkpoint import Checkpoint, read_checkpoint
-from napari_dinobloom.encoders.ledger import Imported, Ledger
+from napari_dinobloom.encoders.ledger import Imported, Ledger, Seen, iter_seen
 from napari_dinobloom.encoders.library import Located
-from napari_dinobloom.encoders.registry import REGISTRY, spec_of
+from napari_dinobloom.encoders.registry import REGISTRY, find, published_as, spec_of
 from napari_dinobloom.encoders.spec import EncoderSpec, PositionRule
 from napari_dinobloom.errors import EncoderError
 from napari_dinobloom.io.atomic import disk_errors
 from napari_dinobloom.io.journal import now
-from napari_dinobloom.io.part import Unwanted, iter_copy, iter_hash
+from napari_dinobloom.io.part import Unwanted, iter_copy
 from napari_dinobloom.progress import Progress, Steps, drain
 
 State = Literal["absent", "bundled", "verified", "unverified", "imported", "unchecked", "wrong"]
-"""verified: as published; unverified: nothing is published to compare with; unchecked: not hashed since it changed."""
+"""verified: as published; unverified: nothing is published to compare with, but it was read and is the same since;
+unchecked: not hashed or not read since it changed."""
+
+IMPORTS = "imports"
+"""Folder in the cache folder for copies of checkpoints, apart from the files of published encoders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +72,15 @@ def holdings() -> list[Holding]:
     ledger = Ledger.read(library.cache_folder())
     found = []
     for spec in _known(ledger):
-        here = _here(spec)
-        found.append(_holding(here[0], ledger.remembered(here[0].path), ledger) if here else Holding(spec, "absent"))
+        here = [_holding(located, ledger.remembered(located.path), ledger) for located in _here(spec)]
+        found.append(next((one for one in here if not one.problem), here[0]) if here else Holding(spec, "absent"))
     return found
 
 
 def iter_verify(name: str | None = None) -> Steps[list[Holding]]:
     """Hash the files of one encoder, or of all, whatever is remembered, and compare them.
 
-    The first hash of a file for which none is published is pinned.
+    A file for which no hash is published is read, too, the first time, and its hash pinned if it can be.
 
     Parameters
     ----------
@@ -90,7 +95,7 @@ def iter_verify(name: str | None = None) -> Steps[list[Holding]]:
     Returns
     -------
     list of Holding
-        One for each file that is here; `Holding.problem` says what is wrong with it.
+        One for each encoder and each of its files that is here; `Holding.problem` says what is wrong with it.
 
     Raises
     ------
@@ -99,35 +104,47 @@ def iter_verify(name: str | None = None) -> Steps[list[Holding]]:
     """
     ledger = Ledger.read(library.cache_folder())
     specs = [library.entry(name)] if name else _known(ledger)
-    files = {located.path: located for spec in specs for located in _here(spec)}
-    if name and not files:
+    held = [located for spec in specs for located in _here(spec)]
+    if name and not held:
         library.locate(name)  # says where to get it
-    total, done = sum(path.stat().st_size for path in files), 0
-    found = []
-    for path, located in files.items():
-        hashing = iter_hash(path)
-        sha256 = yield from _shifted(hashing, done, total, path.name)
-        done += path.stat().st_size
-        ledger = Ledger.read(library.cache_folder())
-        if library.difference(located, sha256, ledger):
-            # What loading remembers was of the file before.
-            new = ledger.seen.pop(ledger.key(path), None) is not None
-        else:
-            new = library.note(located, sha256, ledger)
-        if new:
-            with suppress(OSError):  # a cache folder that many share may be read-only
-                ledger.write()
-        found.append(_holding(located, sha256, ledger))
-    return found
+    sizes = {located.path: located.path.stat().st_size for located in held}
+    hashes: dict[Path, Seen] = {}
+    for path in sizes:
+        before = sum(sizes[other] for other in hashes)
+        hashes[path] = yield from _shifted(iter_seen(path), before, sum(sizes.values()), path.name)
+    return [_verified(located, hashes[located.path]) for located in held]
 
 
-def repin(name: str) -> str:
+def _verified(located: Located, seen: Seen) -> Holding:
+    """Compare a file that was just hashed, read it where that has to be, and take down what was found."""
+    folder = library.cache_folder()
+    ledger = Ledger.read(folder)
+    if ledger.remember(located.path, seen):  # of a wrong file, too: what loading remembers may be of the one before
+        with suppress(OSError), Ledger.change(folder) as ledger:  # a folder that many share may be read-only
+            ledger.remember(located.path, seen)
+    holding = _holding(located, seen, ledger)
+    if holding.state != "unchecked":
+        return holding
+    try:
+        read_as(located, located.path)
+        library.vouch(located, seen)
+    except EncoderError as error:
+        return replace(holding, state="wrong", problem=str(error))
+    return replace(holding, state="unverified")
+
+
+def iter_repin(name: str) -> Steps[str]:
     """Take the file of an encoder as it is now for the right one from now on.
 
     Parameters
     ----------
     name : str
         An encoder without a published hash, or an imported checkpoint.
+
+    Yields
+    ------
+    Progress
+        In bytes of the file that is hashed.
 
     Returns
     -------
@@ -137,32 +154,57 @@ def repin(name: str) -> str:
     Raises
     ------
     EncoderError
-        Unknown name, the hash is published, or ``weights.json`` cannot be written.
+        Unknown name, the hash or its beginning is published and another one, or the file cannot be read as the
+        encoder's weights.
+    StudyError
+        ``weights.json`` cannot be written.
     """
-    spec, ledger = library.entry(name), Ledger.read(library.cache_folder())
-    own = spec.name.lower() in ledger.imports and not library.is_published(spec.name)
+    spec, folder = library.entry(name), library.cache_folder()
+    own = spec.name.lower() in Ledger.read(folder).imports and not library.is_published(spec.name)
     open_ones = [place for place in library.places(spec) if own or (place.source and place.source.sha256 is None)]
-    here = [place for place in open_ones if place.path.is_file()]
     if not open_ones:
         raise EncoderError(f"The sha256 of {spec.name} is published; a file with another one is another file.")
-    sha256 = ""
-    for located in here:
-        sha256 = drain(iter_hash(located.path))
-        ledger.remember(located.path, sha256)
-        if own:
-            ledger.imports[spec.name.lower()] = replace(ledger.imports[spec.name.lower()], sha256=sha256)
-        else:
-            ledger.pin(located.path, sha256, spec.name)
+    found: dict[Path, Seen] = {}
     for located in open_ones:
-        if located not in here:
-            ledger.pins.pop(ledger.key(located.path), None)
-    with disk_errors(ledger.folder):
-        ledger.write()
-    return sha256
+        if located.path.is_file():
+            found[located.path] = yield from iter_seen(located.path)
+            _check_right(located, found[located.path], own)
+    with disk_errors(folder), Ledger.change(folder) as ledger:
+        for located in open_ones:
+            seen = found.get(located.path)
+            if seen is None:
+                ledger.pins.pop(ledger.key(located.path), None)
+                continue
+            ledger.remember(located.path, seen)
+            if own:
+                known = ledger.imports[spec.name.lower()]
+                ledger.imports[spec.name.lower()] = replace(known, sha256=seen.sha256)
+            else:
+                ledger.pin(located.path, seen.sha256, spec.name)
+    return next((seen.sha256 for seen in reversed(found.values())), "")
+
+
+def repin(name: str) -> str:
+    """Take a file for the right one as `iter_repin` does, without reports."""
+    return drain(iter_repin(name))
+
+
+def _check_right(located: Located, seen: Seen, own: bool) -> None:
+    """Raise EncoderError for a file that cannot be its encoder's, whoever says so."""
+    if not own and located.source is not None and located.source.agrees(seen.sha256) is False:
+        raise EncoderError(library.difference(located, seen.sha256, Ledger(library.cache_folder())))
+    read_as(located, located.path)
+    if not seen.holds(located.path):
+        raise EncoderError(f"{located.path}: was replaced while it was read. Run again.")
 
 
 def iter_import(
-    path: str | Path, name: str, *, copy: bool = False, positions: PositionRule | None = None
+    path: str | Path,
+    name: str,
+    *,
+    copy: bool = False,
+    positions: PositionRule | None = None,
+    like: str | None = None,
 ) -> Steps[Located]:
     """Register a checkpoint of your own under a name by which `load_encoder` finds it.
 
@@ -176,6 +218,9 @@ def iter_import(
         Copy the file into the cache folder; else it is used where it lies.
     positions : {"hub", "training", "timm"}, optional
         Rule to resample position embeddings that were made for another picture size.
+    like : str, optional
+        Registry name, or "timm:" and that of a model of timm, whose network the file holds and for which pictures
+        are prepared in the same way; needed where the file does not tell.
 
     Yields
     ------
@@ -190,49 +235,72 @@ def iter_import(
     ------
     EncoderError
         The name is taken or cannot be one, or anything that `read_checkpoint` finds wrong.
+    LicenceError
+        The file is one that is published under terms that were not accepted.
     StudyError
         The cache folder cannot be written.
     """
-    source = Path(path).expanduser().resolve()
+    source, folder = Path(path).expanduser().resolve(), library.cache_folder()
     _check_name(name)
-    yield Progress(0, source.stat().st_size if source.is_file() else 0, f"reading {source.name}")
-    checkpoint = read_checkpoint(source)
-    sha256 = yield from iter_hash(source)
-    _check_grid(checkpoint, positions)
-    sha256 = yield from iter_hash(source)
-    folder = library.cache_folder()
-    target = folder / f"{name}{source.suffix.lower() or '.bin'}" if copy else source
-    _check_free(name, sha256, Ledger.read(folder))
+    model = find(like) if like else None
+    seen = yield from iter_seen(source)
+    if twin := published_as(seen.sha256):
+        library.check_terms(twin)
+    yield Progress(seen.size, seen.size, f"reading {source.name}")
+    checkpoint = read_checkpoint(source, model.architecture if model else None)
+    if not seen.holds(source):
+        raise EncoderError(f"{source}: was replaced while it was read. Run again.")
+    rule = _rule(checkpoint, positions, model.name if model else None)
+    target = folder / IMPORTS / f"{name}{source.suffix.lower() or '.bin'}" if copy else source
+    _check_place(target)
+    record = Imported(
+        name,
+        Ledger(folder).key(target),
+        seen.sha256,
+        checkpoint.architecture.name,
+        rule or "",
+        now(),
+        model.name if model else "",
+    )
+    _check_free(record, Ledger.read(folder))
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         if copy:
-            yield from _iter_put(source, target, sha256)
-        ledger = Ledger.read(folder)
-        ledger.imports[name.lower()] = Imported(
-            name, ledger.key(target), sha256, checkpoint.architecture.name, positions or "", now()
-        )
-        ledger.remember(target, sha256)
-        ledger.write()
+            seen = yield from _iter_put(source, target, seen.sha256)
+        with Ledger.change(folder) as ledger:
+            _check_free(record, ledger)
+            ledger.imports[name.lower()] = record
+            ledger.remember(target, seen)
     return library.locate(name)
 
 
 def import_checkpoint(
-    path: str | Path, name: str, *, copy: bool = False, positions: PositionRule | None = None
+    path: str | Path,
+    name: str,
+    *,
+    copy: bool = False,
+    positions: PositionRule | None = None,
+    like: str | None = None,
 ) -> Located:
     """Register a checkpoint as `iter_import` does, without reports."""
-    return drain(iter_import(path, name, copy=copy, positions=positions))
+    return drain(iter_import(path, name, copy=copy, positions=positions, like=like))
 
 
-def _iter_put(source: Path, target: Path, sha256: str) -> Steps[None]:
-    """Copy a checkpoint into the cache folder, where no other file is lost."""
+def _iter_put(source: Path, target: Path, sha256: str) -> Steps[Seen]:
+    """Copy a checkpoint to its place, where no other file is lost."""
     if target.exists():
-        if (yield from iter_hash(target)) != sha256:
+        found = yield from iter_seen(target)
+        if found.sha256 != sha256:
             raise EncoderError(f"{target} is there already and another file. Remove it, or choose another name.")
-        return
+        return found
+    target.parent.mkdir(parents=True, exist_ok=True)
+    put: list[Seen] = []
     try:
-        yield from iter_copy(source, target, sha256=sha256)
+        yield from iter_copy(
+            source, target, sha256=sha256, check=lambda part, found: put.append(Seen.of(part.stat(), found))
+        )
     except Unwanted as error:
         raise EncoderError(f"{source} was changed while it was copied: {error}. Import it again.") from error
+    return put[0]
 
 
 def _check_name(name: str) -> None:
@@ -245,24 +313,46 @@ def _check_name(name: str) -> None:
         raise EncoderError(f"{name!r} is the name of a published encoder. Choose another one.")
 
 
-def _check_free(name: str, sha256: str, ledger: Ledger) -> None:
-    known = ledger.imports.get(name.lower())
-    if known is not None and known.sha256 != sha256:
+def _check_place(target: Path) -> None:
+    """Refuse a file that lies where that of a published encoder belongs: fetching may replace it."""
+    folder = library.cache_folder().resolve()
+    taken = {str(folder / s.file).lower(): spec.name for spec in REGISTRY.values() for s in spec.sources if s.url}
+    if owner := taken.get(str(target).lower()):
         raise EncoderError(
-            f"{known.name!r} is already the name of {known.file} (sha256 {known.sha256[:16]}...). Choose another one, "
-            "so that studies made with it stay what they are."
+            f"{target}: this is the place of the file of {owner}. Use that name; or, if it is another file, move it to "
+            "another folder and import it from there."
         )
 
 
-def _check_grid(checkpoint: Checkpoint, positions: PositionRule | None) -> None:
-    """Refuse a checkpoint that could not be loaded afterwards."""
-    spec = spec_of(checkpoint.architecture, "")
-    if positions is None and checkpoint.grid is not None and checkpoint.grid != spec.grid:
+def _check_free(record: Imported, ledger: Ledger) -> None:
+    """Refuse a name that stands for something else already."""
+    known = ledger.imports.get(record.name.lower())
+    if known is None or _meaning(known) == _meaning(record):
+        return
+    raise EncoderError(
+        f"{known.name!r} is already the name of {known.file} (sha256 {known.sha256[:16]}..., positions "
+        f"{known.positions or 'as they are'}, pictures as {known.like or 'its architecture says'}). Choose another "
+        "one, so that studies made with it stay what they are."
+    )
+
+
+def _meaning(record: Imported) -> tuple[str, str, str]:
+    """All that decides embeddings."""
+    return record.sha256, record.positions, record.like
+
+
+def _rule(checkpoint: Checkpoint, positions: PositionRule | None, like: str | None) -> PositionRule | None:
+    """The rule for a checkpoint's positions, None where they fit; refuses one that could not be loaded afterwards."""
+    spec = spec_of(checkpoint.architecture, str(checkpoint.path), like=like)
+    if checkpoint.grid is None or checkpoint.grid == spec.grid:
+        return None
+    if positions is None:
         raise EncoderError(
             f"{checkpoint.path}: its position embeddings are those of {checkpoint.grid} x {checkpoint.grid} patches, "
             f"{spec.grid} x {spec.grid} are used here ({spec.input_size} px). Import it with --positions hub (as "
             "DINOv2 runs at another size), training or timm."
         )
+    return positions
 
 
 def _known(ledger: Ledger) -> list[EncoderSpec]:
@@ -280,30 +370,33 @@ def _here(spec: EncoderSpec) -> list[Located]:
     return [located for located in library.places(spec) if located.path.is_file()]
 
 
-def _holding(located: Located, sha256: str | None, ledger: Ledger) -> Holding:
-    """Say in what state a file is whose hash is `sha256`, or not known."""
+def _holding(located: Located, seen: Seen | None, ledger: Ledger) -> Holding:
+    """Say in what state a file is, whose hash is known or not."""
     spec, source = located.spec, located.source
     if spec is None or source is None:
         raise TypeError("only files of named encoders are held")
     bundled = library.is_bundled(spec)
-    if sha256 is None:
+    if seen is None:
         return Holding(spec, "bundled" if bundled else "unchecked", located.path)
+    sha256 = seen.sha256
     problem = library.difference(located, sha256, ledger)
     if problem:
         return Holding(spec, "wrong", located.path, sha256, problem)
     if not source.url:
         state: State = "bundled" if bundled else "imported"
+    elif source.agrees(sha256):
+        state = "verified"
     else:
-        state = "verified" if source.agrees(sha256) else "unverified"
+        state = "unverified" if library.is_vouched(located, sha256, ledger) else "unchecked"
     return Holding(spec, state, located.path, sha256)
 
 
-def _shifted(steps: Steps[str], done: int, total: int, message: str) -> Steps[str]:
+def _shifted(steps: Steps[Seen], done: int, total: int, message: str) -> Steps[Seen]:
     """Report the progress of one file as that of all."""
     while True:
         try:
             report = next(steps)
         except StopIteration as end:
-            sha256: str = end.value
-            return sha256
+            seen: Seen = end.value
+            return seen
         yield Progress(done + report.done, total, message)

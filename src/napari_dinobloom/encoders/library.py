@@ -11,11 +11,11 @@ from importlib import resources
 from pathlib import Path
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES, Network
-from napari_dinobloom.encoders.ledger import Imported, Ledger
-from napari_dinobloom.encoders.registry import REGISTRY, find, spec_of
+from napari_dinobloom.encoders.ledger import Imported, Ledger, Seen, iter_seen
+from napari_dinobloom.encoders.registry import REGISTRY, TIMM, find, published_as, spec_of
 from napari_dinobloom.encoders.spec import EncoderSpec, PositionRule, WeightSource
 from napari_dinobloom.errors import EncoderError, LicenceError
-from napari_dinobloom.io.roots import sha256_of
+from napari_dinobloom.progress import drain
 
 CACHE_VARIABLE = "NAPARI_DINOBLOOM_CACHE"
 
@@ -64,7 +64,8 @@ def locate(name: str | Path) -> Located:
     Parameters
     ----------
     name : str or Path
-        A registry name, the name of an imported checkpoint, or the path of a file of weights.
+        A registry name, the name of an imported checkpoint, or the path of a file of weights (`is_path`). Where
+        several files of an encoder are here, the first that is not known to be a wrong one.
 
     Returns
     -------
@@ -77,17 +78,29 @@ def locate(name: str | Path) -> Located:
     LicenceError
         The weights stand under terms that were not accepted on this machine.
     """
-    path = Path(name).expanduser()
-    if isinstance(name, Path) or path.suffix in FILE_ENDINGS or path.is_file():
+    if is_path(name):
+        path = Path(name).expanduser()
         if not path.is_file():
             raise EncoderError(f"{path}: there is no such file. Give the path of a file of weights.")
         return Located(path)
     spec = entry(str(name))
-    for located in places(spec):
-        if located.path.is_file():
-            check_terms(spec)
-            return located
-    raise EncoderError(_not_here(spec))
+    here = [located for located in places(spec) if located.path.is_file()]
+    if not here:
+        raise EncoderError(_not_here(spec))
+    check_terms(spec)
+    return here[0] if len(here) == 1 else next((one for one in here if not _known_wrong(one)), here[0])
+
+
+def is_path(name: str | Path) -> bool:
+    """Whether a name is the path of a file: a `Path`, or a text with a folder or the ending of a file of weights.
+
+    A file of the current folder never takes the place of an encoder that has its name.
+    """
+    if isinstance(name, Path):
+        return True
+    if name.startswith(TIMM):
+        return False
+    return Path(name).suffix.lower() in FILE_ENDINGS or any(mark in name for mark in (os.sep, os.altsep) if mark)
 
 
 def entry(name: str) -> EncoderSpec:
@@ -116,7 +129,9 @@ def entry(name: str) -> EncoderSpec:
         return find(name)
     except EncoderError as error:
         own = ", ".join(imported.name for imported in imports.values())
-        raise EncoderError(f"{error} Imported on this machine: {own}." if own else str(error)) from None
+        own = f" Imported on this machine: {own}." if own else ""
+        lies = f" For the file of this name here, write {os.curdir}{os.sep}{name}." if Path(name).is_file() else ""
+        raise EncoderError(f"{error}{own}{lies}") from None
 
 
 def is_published(name: str) -> bool:
@@ -156,20 +171,17 @@ def identify(name: str | Path) -> str:
     Raises
     ------
     EncoderError
-        Unknown name, or the file is not there or not the one that was first seen.
+        Unknown name, or the file is not there, cannot be read, or is not the one that was first seen.
     LicenceError
-        As for `locate`.
+        As for `locate`; or the file given by path is one that is published under terms.
     """
     located = locate(name)
     known = located.source.sha256 if located.source is not None else None
-    return known if known is not None else checked_hash(located)
+    return known if known is not None else checked(located).sha256
 
 
-def checked_hash(located: Located) -> str:
-    """Compute the sha256 of a file, or remember it where the file has not changed, and compare it.
-
-    The first hash of a file for which none is published is pinned: the file counts as unverified, and as the
-    same file only as long as its hash stays.
+def checked(located: Located) -> Seen:
+    """Hash a file, or remember its hash where it has not changed, and compare it.
 
     Parameters
     ----------
@@ -178,36 +190,101 @@ def checked_hash(located: Located) -> str:
 
     Returns
     -------
-    str
-        64 hexadecimal digits.
+    Seen
+        The hash and the state of the file that it was computed from.
 
     Raises
     ------
     EncoderError
-        The hash is not the published or the pinned one. The message names both, and the remedy.
+        The hash is not the published or the pinned one: the message names both, and the remedy. Or the file cannot
+        be read.
+    LicenceError
+        The file given by path is one that is published under terms that were not accepted.
     """
-    folder = cache_folder()
-    bundled = located.spec is not None and is_bundled(located.spec)
-    remembered = None if bundled else Ledger.read(folder).remembered(located.path)
-    sha256 = remembered or sha256_of(located.path)
-    ledger = Ledger(folder) if bundled else Ledger.read(folder)  # again: hashing takes a while
-    wrong = difference(located, sha256, ledger)
+    seen = hashed(located)
+    wrong = difference(located, seen.sha256, _ledger(located))
     if wrong:
         raise EncoderError(wrong)
-    if note(located, sha256, ledger):
-        with suppress(OSError):  # a cache folder that many share may be read-only
-            ledger.write()
-    return sha256
+    if located.spec is None and (twin := published_as(seen.sha256)):
+        check_terms(twin)
+    return seen
 
 
-def note(located: Located, sha256: str, ledger: Ledger) -> bool:
-    """Take a hash down in `ledger`, which the caller writes; return whether there was something to take down."""
-    new = ledger.remember(located.path, sha256)
-    spec, source = located.spec, located.source
-    if spec is None or source is None or source.sha256 is not None or ledger.key(located.path) in ledger.pins:
-        return new
-    ledger.pin(located.path, sha256, spec.name)
-    return True
+def hashed(located: Located) -> Seen:
+    """Hash a file, or remember its hash where it has not changed; EncoderError where it cannot be read."""
+    if remembered := _ledger(located).remembered(located.path):
+        return remembered
+    seen = drain(iter_seen(located.path))
+    if _ledger(located).remember(located.path, seen):
+        with suppress(OSError), Ledger.change(cache_folder()) as ledger:  # a folder that many share may be read-only
+            ledger.remember(located.path, seen)
+    return seen
+
+
+def vouch(located: Located, seen: Seen) -> None:
+    """Take down that a file was read as the weights of its encoder; where no sha256 is published, pin its hash.
+
+    From then on the file counts as the same one only as long as its hash stays.
+
+    Parameters
+    ----------
+    located : Located
+        What was read.
+    seen : Seen
+        What was hashed.
+
+    Raises
+    ------
+    EncoderError
+        The file is not the one that was hashed, or another one was pinned meanwhile.
+    """
+    if not seen.holds(located.path):
+        raise EncoderError(f"{located.path}: was replaced while it was read. Run again.")
+    if not _is_open(located) or (known := _ledger(located)).key(located.path) in known.pins:
+        return
+    with suppress(OSError), Ledger.change(cache_folder()) as ledger:
+        note(located, seen, ledger)
+
+
+def note(located: Located, seen: Seen, ledger: Ledger) -> None:
+    """Take down the hash of a file that was read or is published, and pin it where none is.
+
+    Raises
+    ------
+    EncoderError
+        Another process pinned another file.
+    """
+    wrong = difference(located, seen.sha256, ledger)
+    if wrong:
+        raise EncoderError(wrong)
+    ledger.remember(located.path, seen)
+    if located.spec is not None and _is_open(located) and ledger.key(located.path) not in ledger.pins:
+        ledger.pin(located.path, seen.sha256, located.spec.name)
+
+
+def is_vouched(located: Located, sha256: str, ledger: Ledger) -> bool:
+    """Whether a hash that does not differ is known to be right: published, or pinned when the file was read."""
+    source = located.source
+    return ledger.key(located.path) in ledger.pins or (source is not None and source.agrees(sha256) is True)
+
+
+def _is_open(located: Located) -> bool:
+    """Whether a file is an encoder's, and its whole hash is not published."""
+    return located.spec is not None and located.source is not None and located.source.sha256 is None
+
+
+def _ledger(located: Located) -> Ledger:
+    """Read the ledger; an empty one for what comes with the package, which needs none."""
+    folder = cache_folder()
+    bundled = located.spec is not None and is_bundled(located.spec)
+    return Ledger(folder) if bundled else Ledger.read(folder)
+
+
+def _known_wrong(located: Located) -> bool:
+    """Whether a file differs from what it should be, as far as that is known without hashing it."""
+    ledger = _ledger(located)
+    seen = ledger.remembered(located.path)
+    return seen is not None and bool(difference(located, seen.sha256, ledger))
 
 
 def difference(located: Located, sha256: str, ledger: Ledger) -> str:
@@ -236,13 +313,14 @@ def difference(located: Located, sha256: str, ledger: Ledger) -> str:
 
 def check_terms(spec: EncoderSpec) -> None:
     """Raise LicenceError where the weights stand under terms that were not accepted on this machine."""
-    if not spec.terms or (ledger := Ledger.read(cache_folder())).has_accepted(spec.name, spec.terms):
+    name = _owner(spec).name
+    if not spec.terms or (ledger := Ledger.read(cache_folder())).has_accepted(name, spec.terms):
         return
     raise LicenceError(
         f"{spec.terms.rstrip('.')}. Your acceptance of these terms is kept in {ledger.folder}.",
-        f"Accept with `napari-dinobloom weights download {spec.name} --accept-licence`, or in Python with "
-        f"napari_dinobloom.encoders.library.accept({spec.name!r}).",
-        lambda: accept(spec.name),
+        f"Accept with `napari-dinobloom weights download {name} --accept-licence`, or in Python with "
+        f"napari_dinobloom.encoders.library.accept({name!r}).",
+        lambda: accept(name),
     )
 
 
@@ -259,29 +337,37 @@ def accept(name: str | Path) -> None:
     EncoderError
         Unknown name, or the cache folder cannot be written.
     """
-    path = Path(name).expanduser()
-    if isinstance(name, Path) or path.suffix in FILE_ENDINGS or path.is_file():
+    if is_path(name):
         return
-    spec, ledger = entry(str(name)), Ledger.read(cache_folder())
-    if not spec.terms or ledger.has_accepted(spec.name, spec.terms):
+    spec, folder = _owner(entry(str(name))), cache_folder()
+    if not spec.terms or Ledger.read(folder).has_accepted(spec.name, spec.terms):
         return
-    ledger.accept(spec.name, spec.terms)
     try:
-        ledger.write()
+        with Ledger.change(folder) as ledger:
+            ledger.accept(spec.name, spec.terms)
     except OSError as error:
         raise EncoderError(
-            f"{ledger.folder}: your acceptance cannot be kept ({error.strerror or error}). Make the folder writable, "
+            f"{folder}: your acceptance cannot be kept ({error.strerror or error}). Make the folder writable, "
             f"or choose another with the environment variable {CACHE_VARIABLE}."
         ) from error
 
 
+def _owner(spec: EncoderSpec) -> EncoderSpec:
+    """The published encoder whose terms an entry has: of an imported copy the original, else the entry itself."""
+    known = (source.sha256 for source in spec.sources if source.sha256)
+    return spec if is_published(spec.name) else next(filter(None, map(published_as, known)), spec)
+
+
 def _spec_of(imported: Imported) -> EncoderSpec:
-    """Make the entry of an imported checkpoint."""
+    """Make the entry of an imported checkpoint; a copy of a published file keeps the terms of that."""
     rules: dict[str, PositionRule] = {"hub": "hub", "training": "training", "timm": "timm"}
+    twin = published_as(imported.sha256)
     return spec_of(
         ARCHITECTURES.get(imported.architecture) or Network(imported.architecture),
         imported.name,
-        licence="as you know it",
+        like=imported.like or None,
+        licence=twin.licence if twin else "as you know it",
+        terms=twin.terms if twin else "",
         sources=(WeightSource("", imported.file, sha256=imported.sha256),),
         positions=rules.get(imported.positions),
         note=f"Imported on this machine, {imported.at}.",

@@ -32,12 +32,16 @@ __all__ = [
     "PositionRule",
     "WeightSource",
     "find",
+    "published_as",
     "spec_of",
     "vit_spec",
 ]
 
 TIMM = "timm:"
 """Begins the name of a model of timm."""
+
+SEEN_DIFFERENTLY = {"B/16": "ViT-B/16"}
+"""Architectures, and their names for people, whose encoders prepare pictures in different ways."""
 
 _ZENODO = "https://zenodo.org/records/10908163/files/DinoBloom-{0}.pth?download=1"
 _HUGGING = "https://huggingface.co/{0}/resolve/main/{1}"
@@ -158,7 +162,6 @@ def _other(
         pooling=pooling,
         parameters=parameters,
         licence=licence,
-        gated=False,
         sources=(source,),
         terms=terms,
         note=note,
@@ -233,8 +236,8 @@ def find(name: str) -> EncoderSpec:
     Parameters
     ----------
     name : str
-        A registry name, or that of a model of timm, such as "timm:vit_small_patch16_224.augreg_in21k", with
-        or without "timm:".
+        A registry name, or that of a model of timm, such as "timm:vit_small_patch16_224.augreg_in21k" or
+        "resnet18": "timm:" may be left out.
 
     Returns
     -------
@@ -251,26 +254,33 @@ def find(name: str) -> EncoderSpec:
     lower = {key.lower(): key for key in REGISTRY}
     if name.lower() in lower:
         return REGISTRY[lower[name.lower()]]
-    if name.startswith(TIMM) or re.fullmatch(r"[a-z][a-z0-9]*[_.][a-z0-9_.]+", name):
+    if name.startswith(TIMM) or (re.fullmatch(r"[a-z][a-z0-9_.]*", name) and _timm_knows(name)):
         return _timm(name)
-    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), lower, n=1)
     hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
     raise EncoderError(
-        f"No encoder is called {name!r} and no file lies at that path.{hint} "
+        f"No encoder is called {name!r}.{hint} "
         f"Known names: {', '.join(REGISTRY)}; or give the path of a checkpoint, or a model of timm as 'timm:NAME'."
     )
+
+
+def published_as(sha256: str) -> EncoderSpec | None:
+    """Find the encoder of which a file is published with this hash; None where there is none."""
+    return next((spec for spec in REGISTRY.values() for s in spec.sources if s.sha256 == sha256), None)
 
 
 def spec_of(
     architecture: Architecture | Network,
     name: str,
     *,
+    like: str | None = None,
     licence: str = "unknown",
+    terms: str = "",
     sources: tuple[WeightSource, ...] = (),
     positions: PositionRule | None = None,
     note: str = "",
 ) -> EncoderSpec:
-    """Build an entry for a file of one's own: pictures are prepared as for the known encoder of its architecture.
+    """Build an entry for a file of one's own: pictures are prepared as for a known encoder.
 
     Parameters
     ----------
@@ -278,17 +288,50 @@ def spec_of(
         What `read_checkpoint` found in the file.
     name : str
         What the encoder shall be called.
-    licence, sources, positions, note
+    like : str, optional
+        Name of the known encoder, of the registry or "timm:" and that of a model of timm; by default the one
+        that the architecture belongs to, if all encoders of this architecture see pictures in the same way.
+    licence, terms, sources, positions, note
         As in `EncoderSpec`.
 
     Returns
     -------
     EncoderSpec
+
+    Raises
+    ------
+    EncoderError
+        Without `like`, for an architecture whose encoders differ; or where `like` is unknown or of another one.
     """
+    known = _seen_like(architecture, name, like)
+    return replace(
+        known, name=name, licence=licence, terms=terms, sources=sources, positions=positions, note=note, gated=False
+    )
+
+
+def _seen_like(architecture: Architecture | Network, name: str, like: str | None) -> EncoderSpec:
+    """Give the encoder, or one without a file, as for which pictures are prepared."""
+    if like is not None:
+        known = find(like)
+        if known.architecture != architecture:
+            raise EncoderError(f"{name}: holds architecture {architecture.name}, {like} is {known.architecture.name}.")
+        return known
+    if architecture.name in SEEN_DIFFERENTLY:
+        raise EncoderError(
+            f"{name}: a {SEEN_DIFFERENTLY[architecture.name]}; encoders of this kind see pictures through different "
+            "means and deviations. Say as whose: `napari-dinobloom weights import FILE --name NAME --like Phikon`, "
+            "or --like timm:MODEL."
+        )
     if isinstance(architecture, Architecture):
-        return vit_spec(name, architecture.name, licence=licence, sources=sources, positions=positions, note=note)
-    known = find(architecture.name)
-    return replace(known, name=name, licence=licence, sources=sources, positions=positions, terms="", note=note)
+        return vit_spec(name, architecture.name, licence="")
+    return find(architecture.name)
+
+
+def _timm_knows(name: str) -> bool:
+    """Whether timm has a model of this name; this imports timm, and torch with it."""
+    from napari_dinobloom.encoders.networks.timm_model import is_known
+
+    return is_known(name)
 
 
 def _timm(name: str) -> EncoderSpec:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from napari_dinobloom.encoders.architecture import Architecture, infer
-from napari_dinobloom.encoders.checkpoint import BACKBONE, TRAINING_HEADS, Checkpoint, read_checkpoint, read_heads
-from napari_dinobloom.encoders.library import checked_hash, locate
+from napari_dinobloom.encoders.build import read_weights
+from napari_dinobloom.encoders.checkpoint import BACKBONE, TRAINING_HEADS, Checkpoint, read_heads
+from napari_dinobloom.encoders.library import locate
 from napari_dinobloom.encoders.names import to_dinov2
 from napari_dinobloom.errors import EncoderError
 from napari_dinobloom.io.atomic import disk_errors, replacing
@@ -90,8 +91,7 @@ def export_weights(name: str | Path, path: Path, shape: ReleaseShape) -> None:
     located = locate(name)
     if path.exists() and path.samefile(located.path):
         raise EncoderError(f"{path}: this is the file that would be read. Give another name.")
-    checked_hash(located)
-    checkpoint = read_checkpoint(located.path, None if located.spec is None else located.spec.architecture)
+    checkpoint, _ = read_weights(located)
     write_release(checkpoint, path, shape, read_heads(located.path) if shape in ("zenodo", "training") else None)
 
 

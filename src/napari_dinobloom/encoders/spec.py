@@ -74,8 +74,6 @@ class EncoderSpec:
         Number of weights at `input_size` that the embedding is computed with, the mask token left out.
     licence : str
         Licence of the weights, as far as it is stated.
-    gated : bool
-        Whether the publisher asks for an account or a consent before the download.
     sources : tuple of WeightSource
         Published files, the preferred one first.
     terms : str
@@ -84,6 +82,9 @@ class EncoderSpec:
         Rule by which the released position embeddings are resampled to `input_size`; None where they fit.
     note : str
         What a user should know.
+    gated : bool
+        Whether the publisher asks for an account or a consent before the download. Those of today's entries and
+        of timm's models do not.
     """
 
     name: str
@@ -97,11 +98,11 @@ class EncoderSpec:
     pooling: Pooling
     parameters: int
     licence: str
-    gated: bool
     sources: tuple[WeightSource, ...]
     terms: str = ""
     positions: PositionRule | None = None
     note: str = ""
+    gated: bool = False
 
     @property
     def grid(self) -> int | None:
@@ -147,7 +148,6 @@ def vit_spec(
         pooling="class",
         parameters=arch.parameters(224 // arch.patch_size),
         licence=licence,
-        gated=False,
         sources=sources,
         terms=terms,
         positions=positions,

@@ -40,6 +40,8 @@ class PatchFigure:
     """Name in the registry, or a file of weights."""
     device: str = "auto"
     """As for `load_encoder`."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """As for `load_encoder`."""
     per_class: int = 4
     """Pictures of a class (or of an input), spread evenly over those there are."""
     rows: Literal["class", "dataset"] = "class"
@@ -97,7 +99,7 @@ def iter_patch_figure(asked: PatchFigure) -> Steps[list[Path]]:
 
     basis = None if asked.basis is None else PatchBasis.load(asked.basis)
     found: Rows = []
-    with load_encoder(asked.encoder, asked.device) as encoder:
+    with load_encoder(asked.encoder, asked.device, asked.precision) as encoder:
         if basis is not None:
             basis.check_encoder(encoder.name, encoder.sha256)
         encoder.patch_tokens(np.zeros((0, 8, 8, 3), np.uint8))  # one that has none says so before pictures are read

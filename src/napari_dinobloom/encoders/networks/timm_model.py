@@ -76,6 +76,11 @@ class TimmModel(Backbone):
         return out
 
 
+def is_known(name: str) -> bool:
+    """Whether timm has a model of this name, with or without the name of its weights."""
+    return bool(timm.is_model(name))
+
+
 @cache  # it plans the whole network, and the name of an encoder is looked up several times
 def timm_spec(name: str) -> EncoderSpec:
     """Build the entry of a model of timm.
@@ -93,7 +98,7 @@ def timm_spec(name: str) -> EncoderSpec:
     Raises
     ------
     EncoderError
-        Where timm has no such model, or no such weights for it.
+        Where timm has no such model or no such weights for it, or it sees pictures that are not square.
     """
     try:
         config = get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name) else None
@@ -103,12 +108,13 @@ def timm_spec(name: str) -> EncoderSpec:
         near = difflib.get_close_matches(name, timm.list_models(pretrained=True), n=3)
         raise EncoderError(f"timm has no weights named {name!r}. Near ones: {', '.join(near) or 'none'}.")
     full = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
+    channels, size, width = config.input_size
+    if channels != 3 or size != width:
+        raise EncoderError(f"{full} of timm sees pictures of {width} x {size} px; only square RGB ones are used here.")
     with torch.device("meta"):
         model = TimmModel(full)
-    size = int(config.input_size[-1])
-    hub = config.hf_hub_id or f"timm/{full}"
-    address = f"https://huggingface.co/{hub}/resolve/main"
     licence = config.license or "unknown"
+    page, sources = _published(full, config)
     return EncoderSpec(
         name=f"timm:{full}",
         architecture=Network(f"timm:{full}"),
@@ -121,13 +127,21 @@ def timm_spec(name: str) -> EncoderSpec:
         pooling=POOLINGS.get(getattr(model.model, "global_pool", ""), "model"),
         parameters=sum(value.numel() for value in model.parameters()),
         licence=licence,
-        gated=False,
-        terms="" if licence in FREE else f"The licence of {full} is {licence}, says timm: see huggingface.co/{hub}",
-        sources=(
-            WeightSource(f"{address}/model.safetensors", f"{full}.safetensors"),
-            WeightSource(f"{address}/pytorch_model.bin", f"{full}.bin"),
-        ),
+        sources=sources,
+        terms="" if licence in FREE else f"The licence of {full} is {licence}, says timm: see {page}",
         note="A model of timm, without its classifier.",
+    )
+
+
+def _published(full: str, config: Any) -> tuple[str, tuple[WeightSource, ...]]:
+    """Give the page and the files of a model's weights: at Hugging Face, else where timm's configuration says."""
+    if not config.hf_hub_id and config.url:
+        return config.url, (WeightSource(config.url, f"{full}.pth"),)
+    hub = config.hf_hub_id or f"timm/{full}"
+    address = f"https://huggingface.co/{hub}/resolve/main"
+    return f"huggingface.co/{hub}", (
+        WeightSource(f"{address}/model.safetensors", f"{full}.safetensors"),
+        WeightSource(f"{address}/pytorch_model.bin", f"{full}.bin"),
     )
 
 
