@@ -175,6 +175,22 @@ def _infinite(state: State) -> State:
         (lambda s: s | {"mask_token": torch.ones(1, 31)}, ["mask_token has 31 numbers in place of 32"]),
         (lambda s: s | {"blocks.0.mlp.w12.weight": torch.ones(64, 32)}, ["'blocks.0.mlp.fc1.weight' twice"]),
         (lambda s: s | {"layer1.0.conv1.weight": torch.ones(1)}, ["ResNet-50", "missing conv1.weight", "left over"]),
+        *(
+            (lambda s, key=key, size=size: s | {key: torch.ones(size)}, [f"{key} with {len(size)} axes in place of"])
+            for key, size in (
+                ("cls_token", ()),
+                ("cls_token", (32,)),
+                ("blocks.0.mlp.fc1.weight", ()),
+                ("blocks.0.mlp.fc2.weight", ()),
+                ("blocks.1.attn.qkv.bias", (96, 1)),
+                ("patch_embed.proj.weight", ()),
+                ("pos_embed", (5,)),
+            )
+        ),
+        (
+            lambda s: s | {"pos_embed": torch.ones(1, 129 * 129 + 1, 32)},
+            ["129 x 129 patches", "at most 128 x 128 are read"],
+        ),
     ],
 )
 @pytest.mark.parametrize("container", ["safetensors", "torch"])
@@ -187,6 +203,27 @@ def test_what_does_not_fit_is_named(tmp_path: Path, toy_state: State, change, wo
     with pytest.raises(EncoderError) as caught:
         read_checkpoint(path)
     assert all(word in str(caught.value) for word in [str(path), *words]), str(caught.value)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_tensor_that_repeats_a_few_numbers_takes_no_memory(tmp_path: Path, toy_state: State, wrapped: bool) -> None:
+    state = toy_state | {"pos_embed": torch.zeros(1, 1, 32).expand(1, 200_000**2 + 1, 32)}
+    swollen = {"teacher": {f"backbone.{key}": value for key, value in state.items()}} if wrapped else state
+    torch.save(swollen, tmp_path / "x.pth")
+    assert (tmp_path / "x.pth").stat().st_size < 1 << 20
+    with pytest.raises(EncoderError, match=r"x\.pth: tensors (backbone\.)?pos_embed repeat their numbers"):
+        read_checkpoint(tmp_path / "x.pth")
+    heads = {"teacher": {"dino_head.last_layer.weight_v": torch.zeros(1, 1).expand(1 << 20, 1 << 20)}}
+    torch.save(heads, tmp_path / "x.pth")
+    with pytest.raises(EncoderError, match="repeat their numbers"):
+        read_heads(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(("key", "size"), [("mlp.0.weight", ()), ("mlp.2.bias", (2, 2)), ("last_layer.weight_v", (4,))])
+def test_heads_of_another_shape_are_named(tmp_path: Path, toy_state: State, key: str, size: tuple[int, ...]) -> None:
+    save_file(toy_state | {f"ibot_head.{key}": torch.ones(size)}, tmp_path / "x.safetensors")
+    with pytest.raises(EncoderError, match=rf"x\.safetensors: heads with a wrong number of axes: ibot_head\.{key}"):
+        read_heads(tmp_path / "x.safetensors")
 
 
 def test_names_in_a_file_cannot_write_to_the_terminal(tmp_path: Path, toy_state: State) -> None:

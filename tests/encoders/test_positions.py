@@ -23,6 +23,13 @@ def test_the_same_grid_stays_as_it_is_under_the_training_rule() -> None:
     torch.testing.assert_close(resample_positions(pos, 4, "training"), pos)
 
 
+@pytest.mark.parametrize("rule", ["hub", "training", "timm"])
+@pytest.mark.parametrize("grid", [14, 16])
+def test_no_grid_loses_a_row(grid: int, rule: str) -> None:
+    for side in range(1, 129):
+        assert resample_positions(torch.zeros(1, 1 + side * side, 1), grid, rule).shape == (1, 1 + grid * grid, 1)
+
+
 @pytest.mark.parametrize("side", [37, 24, 10])
 def test_timms_rule_is_timms(side: int) -> None:
     from timm.layers import resample_abs_pos_embed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -126,23 +127,35 @@ def infer(shapes: Mapping[str, Shape]) -> Architecture | None:
     Architecture or None
         None where no known architecture has these sizes; `describe` then says what was found.
     """
-    token = shapes.get("cls_token", ())
-    depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
-    first = shapes.get("blocks.0.mlp.fc1.weight", (0,))[0]
-    second = shapes.get("blocks.0.mlp.fc2.weight", (0, 0))[-1]
-    patch = shapes.get("patch_embed.proj.weight", (0,))[-1]
+    dim, depth, hidden, patch = _sizes(shapes)
+    first = (shapes.get("blocks.0.mlp.fc1.weight") or (0,))[0]
     for known in ARCHITECTURES.values():
         wide = known.hidden * (2 if known.swiglu else 1)
-        sizes = ((known.dim,), known.depth, wide, known.hidden, known.patch_size)
-        if (token[-1:], depth, first, second, patch) == sizes:
+        if (dim, depth, first, hidden, patch) == (known.dim, known.depth, wide, known.hidden, known.patch_size):
             return known
     return None
 
 
+def misshapen(shapes: Mapping[str, Shape]) -> list[str]:
+    """List the tensors of a vision transformer that have another number of axes than any of its tensors' name has."""
+    known = ARCHITECTURES["S"].shapes() | ARCHITECTURES["G"].shapes()
+    axes = {key: len(shape) for key, shape in known.items()}
+    found = []
+    for key, shape in shapes.items():
+        wanted = axes.get(re.sub(r"^blocks\.\d+\.", "blocks.0.", key), len(shape))
+        if len(shape) != wanted:
+            found.append(f"{key} with {len(shape)} axes in place of {wanted}")
+    return found
+
+
 def describe(shapes: Mapping[str, Shape]) -> str:
     """Say in words which sizes a checkpoint has, for an error message."""
-    dim = shapes.get("cls_token", (0,))[-1]
-    depth = len({key.split(".")[1] for key in shapes if key.startswith("blocks.")})
-    hidden = shapes.get("blocks.0.mlp.fc2.weight", (0,))[-1]
-    patch = shapes.get("patch_embed.proj.weight", (0,))[-1]
+    dim, depth, hidden, patch = _sizes(shapes)
     return f"dimension {dim}, {depth} blocks, feed-forward width {hidden}, patches of {patch} px"
+
+
+def _sizes(shapes: Mapping[str, Shape]) -> tuple[int, int, int, int]:
+    """Dimension, blocks, feed-forward width and patch size; 0 for what is not there."""
+    keys = ("cls_token", "blocks.0.mlp.fc2.weight", "patch_embed.proj.weight")
+    dim, hidden, patch = ((shapes.get(key) or (0,))[-1] for key in keys)
+    return dim, len({key.split(".")[1] for key in shapes if key.startswith("blocks.")}), hidden, patch

@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dinobloom.encoders.architecture import ARCHITECTURES, Architecture, Network, Shape, describe, infer
+from napari_dinobloom.encoders.architecture import (
+    ARCHITECTURES,
+    Architecture,
+    Network,
+    Shape,
+    describe,
+    infer,
+    misshapen,
+)
 from napari_dinobloom.encoders.containers import Stored, read_tensors, some
 from napari_dinobloom.encoders.names import are_transformers, from_dinov2, from_transformers
 from napari_dinobloom.errors import EncoderError
@@ -30,6 +38,12 @@ HEADS = (*TRAINING_HEADS, "head.")
 """The same, and the classifier of a model of timm."""
 
 BACKBONE = "backbone."
+
+LARGEST_GRID = 128
+"""Patches per side that position embeddings may be made for; those of 1792 px pictures."""
+
+HEAD_AXES = {"weight": 2, "weight_g": 2, "weight_v": 2, "bias": 1}
+"""Number of axes of a training head's tensors, by the last part of their name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +99,8 @@ def read_checkpoint(path: Path, expected: Architecture | Network | None = None) 
     ------
     EncoderError
         Missing, empty, truncated or foreign file; a pickle that holds code; sizes of no known
-        architecture; missing, left-over, doubled or misshapen tensors, or such that are not finite numbers.
+        architecture; missing, left-over, doubled or misshapen tensors, such that are larger than what the file
+        holds of them, or such that are not finite numbers.
         The message names file and keys.
     """
     stored = read_tensors(path)
@@ -115,10 +130,18 @@ def read_heads(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     EncoderError
-        As `read_checkpoint` for the file itself, and for numbers that are not finite.
+        As `read_checkpoint` for the file itself, for tensors of a wrong number of axes, and for numbers that are
+        not finite.
     """
-    tensors = read_tensors(path).tensors
-    return {key: _float32(path, key, value) for key, value in tensors.items() if key.startswith(TRAINING_HEADS)}
+    heads = {key: value for key, value in read_tensors(path).tensors.items() if key.startswith(TRAINING_HEADS)}
+    wrong = [
+        f"{key} {tuple(value.shape)}"
+        for key, value in heads.items()
+        if value.dim() != HEAD_AXES.get(key.rpartition(".")[2], value.dim())
+    ]
+    if wrong:
+        raise EncoderError(f"{path}: heads with a wrong number of axes: {some(wrong)}. Take an unchanged release.")
+    return {key: _float32(path, key, value) for key, value in heads.items()}
 
 
 def _read_network(path: Path, stored: Stored, shape: str, network: Network) -> Checkpoint:
@@ -139,11 +162,18 @@ def _read_transformer(path: Path, stored: Stored) -> Checkpoint:
     tensors = _single(path, named)
     mask_token = tensors.pop("mask_token", None)
     shapes = _shapes(tensors)
+    if wrong := misshapen(shapes):
+        raise EncoderError(f"{path}: holds {some(wrong)}. Take an unchanged release.")
     arch = infer(shapes)
     if arch is None:
         raise EncoderError(_unknown_sizes(path, shapes))
     tokens = shapes.get("pos_embed", (1, 1, 0))[1]
     grid = round(max(tokens - 1, 1) ** 0.5)
+    if grid > LARGEST_GRID:
+        raise EncoderError(
+            f"{path}: its position embeddings are those of {grid} x {grid} patches; at most {LARGEST_GRID} x "
+            f"{LARGEST_GRID} are read. Take an unchanged release."
+        )
     what = f"{arch.name} ({arch.dim} dimensions, {arch.depth} blocks)"
     _compare(path, what, shapes, arch.shapes(grid))
     state = {key: _float32(path, key, value) for key, value in tensors.items()}

@@ -50,7 +50,8 @@ def read_tensors(path: Path) -> Stored:
     Raises
     ------
     EncoderError
-        Missing, empty, truncated or foreign file; a pickle that holds code; something other than tensors by name.
+        Missing, empty, truncated or foreign file; a pickle that holds code; something other than tensors by name;
+        tensors larger than what the file holds of them.
     """
     try:
         with open(path, "rb") as handle:
@@ -124,7 +125,21 @@ def _unwrap(path: Path, loaded: Any) -> Stored:
         raise EncoderError(
             f"{path}: entries {some(strange)} are not tensors. Expected a state dict, or one under 'teacher'."
         )
+    _check_stored(path, inside)
     return Stored({str(key): value for key, value in inside.items()}, wrapper)
+
+
+def _check_stored(path: Path, tensors: Mapping[Any, Tensor]) -> None:
+    """Refuse tensors that claim more numbers than the file has for them: a few bytes could ask for any memory."""
+    import torch
+
+    swollen = [
+        str(key)
+        for key, value in tensors.items()
+        if value.layout == torch.strided and value.numel() * value.itemsize > value.untyped_storage().nbytes()
+    ]
+    if swollen:
+        raise EncoderError(f"{path}: tensors {some(swollen)} repeat their numbers; save plain, contiguous ones.")
 
 
 def some(keys: list[str], most: int = 5) -> str:

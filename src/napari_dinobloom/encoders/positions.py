@@ -23,7 +23,7 @@ def resample_positions(pos_1ND: Tensor, grid: int, rule: PositionRule) -> Tensor
     grid : int
         Patches per side wanted.
     rule : {"hub", "training", "timm"}
-        "training": scale ``grid / n``, how DinoBloom's fine-tuning starts from a DINOv2 file.
+        "training": scale ``grid / n`` exactly, how DinoBloom's fine-tuning starts from a DINOv2 file.
         "hub": scale ``(grid + 0.1) / n``, how the public DINOv2 models run at another size.
         Both after ``facebookresearch/dinov2`` and without antialiasing. "timm": with antialiasing, as timm's
         ``resample_abs_pos_embed`` does.
@@ -38,12 +38,12 @@ def resample_positions(pos_1ND: Tensor, grid: int, rule: PositionRule) -> Tensor
 
     side = round((pos_1ND.shape[1] - 1) ** 0.5)
     patches = pos_1ND[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    if rule == "timm":
-        moved = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True)
-    else:
-        scale = (grid + (HUB_OFFSET if rule == "hub" else 0.0)) / side
+    if rule == "hub":
+        scale = (grid + HUB_OFFSET) / side
         moved = F.interpolate(
             patches, scale_factor=(scale, scale), mode="bicubic", antialias=False, recompute_scale_factor=False
         )
+    else:  # by size, as n * (grid / n) may round to less than the grid
+        moved = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=rule == "timm")
     flat = moved.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)
     return torch.cat([pos_1ND[:, :1].float(), flat], dim=1)
