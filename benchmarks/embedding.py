@@ -299,7 +299,9 @@ def exact(folder: Path) -> dict[str, Any]:
         encoder = nd.load_encoder("starter", device="cpu", precision=precision)
         both = [encoder.embed(nd.PictureFiles([DATA / file for file in part["file"]])) for part in (train, test)]
         found[precision] = (both[0], both[1])
-    labels = {name: KnnClassifier(1).fit(x, train["cell_type"].to_numpy()).predict(y) for name, (x, y) in found.items()}
+    labels = {
+        name: KnnClassifier(k=1).fit(x, train["cell_type"].to_numpy()).predict(y) for name, (x, y) in found.items()
+    }
     out: dict[str, Any] = {
         "starter_bf16_cosine_least": round(float(cosine(found["float32"][1], found["bf16"][1]).min()), 5),
         "starter_bf16_same_1nn_label": round(float((labels["float32"] == labels["bf16"]).mean()), 4),

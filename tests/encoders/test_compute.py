@@ -383,7 +383,7 @@ def test_streams_side_by_side_keep_their_own_pictures(pair: Encoder, toy_crops: 
 
 
 def test_processes_that_nobody_closed_end_with_the_encoder(toy_file: Path) -> None:
-    encoder = load_encoder(toy_file, device="cpu,cpu")
+    encoder = load_encoder("starter", device="cpu,cpu")
     processes = [worker._process for worker in encoder._compute._workers]  # type: ignore[union-attr]
     folders = [Path(worker._folder.name) for worker in encoder._compute._workers]  # type: ignore[union-attr]
     assert [process.poll() for process in processes] == [None, None]
@@ -397,13 +397,11 @@ def test_processes_that_nobody_closed_end_with_the_encoder(toy_file: Path) -> No
     assert {process.pid for process in psutil.Process().children()} == before
 
 
-def test_a_process_imports_nothing_from_the_folder_one_is_in(
-    toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_imports_nothing_from_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('this is not numpy')")
     monkeypatch.chdir(tmp_path)
-    with load_encoder(toy_file, device="cpu,cpu") as encoder:
-        assert encoder.dim == 32
+    with load_encoder("starter", device="cpu,cpu") as encoder:
+        assert encoder.dim == 192
 
 
 def test_a_killed_process_is_an_error_that_says_so(pair: Encoder, toy_crops: np.ndarray) -> None:
