@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Pooling = Literal["class", "class+mean"]
 
-VERSION = 1
+VERSION = 2
 """Of the numbers: part of every key under which embeddings are kept."""
 
 GIB = 2**30

@@ -106,7 +106,8 @@ class PackedTransformer:
     model : VisionTransformer
         With its weights, float32, on the CPU.
     dtype : torch.dtype
-        float32 or bfloat16; the last step to the class token is in float32 in either.
+        float32 or bfloat16, of weights and products; what blocks add to is float32 in either, and so is the last step
+        to the class token.
     """
 
     def __init__(self, model: VisionTransformer, dtype: torch.dtype) -> None:
@@ -117,8 +118,8 @@ class PackedTransformer:
         embed = model.patch_embed.proj
         self.embed = kind(embed.weight.detach().flatten(1), cast(Tensor, embed.bias).detach(), dtype, rows - 1)
         positions = model.pos_embed.detach()[0]
-        self.class_1D = (model.cls_token.detach()[0] + positions[:1]).to(dtype)
-        self.positions_PD = positions[1:].to(dtype).contiguous()
+        self.class_1D = model.cls_token.detach()[0] + positions[:1]
+        self.positions_PD = positions[1:].contiguous()
         self.last, self.norm = cast(Block, model.blocks[-1]), model.norm
         self.blocks = []
         for number in range(len(model.blocks)):
@@ -131,7 +132,7 @@ class PackedTransformer:
         x_ND = self._enter(x_CYX)
         for block in self.blocks:
             x_ND = block(x_ND)
-        out: Tensor = self.norm(x_ND.float())
+        out: Tensor = self.norm(x_ND)
         return out
 
     def pooled(self, x_CYX: Tensor) -> Tensor:
@@ -139,12 +140,12 @@ class PackedTransformer:
         x_ND = self._enter(x_CYX)
         for block in self.blocks[:-1]:
             x_ND = block(x_ND)
-        out: Tensor = self.norm(self.last.first(x_ND.float()[None]))
+        out: Tensor = self.norm(self.last.first(x_ND[None]))
         return out[0]
 
     def _enter(self, x_CYX: Tensor) -> Tensor:
         cut_PK = patches(x_CYX[None], self.side)[0].to(self.dtype)
-        return torch.cat([self.class_1D, self.embed.plus(cut_PK, self.positions_PD)])
+        return torch.cat([self.class_1D, _plus(self.embed, cut_PK, self.positions_PD)])
 
 
 class PackedBlock:
@@ -154,8 +155,7 @@ class PackedBlock:
         attention, mlp = block.attn, block.mlp
         dim = attention.proj.weight.shape[0]
         self.dim, self.heads, self.swiglu = dim, attention.heads, mlp.swiglu
-        self.norm1 = (block.norm1.weight.to(dtype), block.norm1.bias.to(dtype), block.norm1.eps)
-        self.norm2 = (block.norm2.weight.to(dtype), block.norm2.bias.to(dtype), block.norm2.eps)
+        self.dtype, self.norm1, self.norm2 = dtype, block.norm1, block.norm2
         scale = torch.ones(3 * dim)
         scale[:dim] = (dim // attention.heads) ** -0.5
         self.qkv = kind(attention.qkv.weight * scale[:, None], attention.qkv.bias * scale, dtype, rows)
@@ -164,24 +164,26 @@ class PackedBlock:
         self.fc2 = kind(*_scaled(mlp.fc2, block.ls2), dtype, rows)
 
     def __call__(self, x_ND: Tensor) -> Tensor:
-        """Apply both branches, (N, D) to (N, D)."""
+        """Apply both branches, (N, D) float32 to (N, D) float32."""
         rows = len(x_ND)
-        qkv_N3HE = self.qkv(_normalised(x_ND, self.norm1)).view(rows, 3, self.heads, -1)
+        qkv_N3HE = self.qkv(self.norm1(x_ND).to(self.dtype)).view(rows, 3, self.heads, -1)
         q_HNE, k_HNE, v_HNE = (qkv_N3HE[:, part].transpose(0, 1) for part in range(3))
         # Faster than the library's fused attention at this number of tokens; keys multiply faster when contiguous.
         weight_HNN = torch.bmm(q_HNE, k_HNE.contiguous().transpose(1, 2)).softmax(dim=-1)
         mixed_ND = torch.bmm(weight_HNN, v_HNE).transpose(0, 1).reshape(rows, self.dim)
-        x_ND = self.proj.plus(mixed_ND, x_ND)
-        inner_ND = _normalised(x_ND, self.norm2)
+        x_ND = _plus(self.proj, mixed_ND, x_ND)
+        inner_ND = self.norm2(x_ND).to(self.dtype)
         if self.swiglu:
             gate_NF, value_NF = self.fc1(inner_ND).chunk(2, dim=-1)
-            return self.fc2.plus(F.silu(gate_NF) * value_NF, x_ND)
-        return self.fc2.plus(self.fc1.gelu(inner_ND), x_ND)
+            return _plus(self.fc2, F.silu(gate_NF) * value_NF, x_ND)
+        return _plus(self.fc2, self.fc1.gelu(inner_ND), x_ND)
 
 
-def _normalised(x_ND: Tensor, norm: tuple[Tensor, Tensor, float]) -> Tensor:
-    weight, bias, eps = norm
-    return F.layer_norm(x_ND, weight.shape, weight, bias, eps)
+def _plus(linear: Linear, x_ND: Tensor, other_NE: Tensor) -> Tensor:
+    """Map rows and add them to others in float32: in bf16 the sum over the blocks would lose half of its digits."""
+    if x_ND.dtype == other_NE.dtype:
+        return linear.plus(x_ND, other_NE)
+    return other_NE + linear(x_ND)
 
 
 def _scaled(linear: nn.Linear, scale: nn.Module) -> tuple[Tensor, Tensor]:
