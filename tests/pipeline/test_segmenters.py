@@ -200,8 +200,8 @@ def test_yes_on_the_command_line_accepts_the_licence_and_runs(smears, tmp_path, 
         yield
 
     monkeypatch.setattr("napari_dinobloom.pipeline.driver.iter_outcome", outcome)
-    monkeypatch.setattr("napari_dinobloom.cli.typer.confirm", lambda question: True)
-    monkeypatch.setattr("napari_dinobloom.cli.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("typer.confirm", lambda question: True)
+    monkeypatch.setattr("napari_dinobloom.console.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     out = str(tmp_path / "new.dinobloom")
     result = CliRunner().invoke(app, ["segment", str(smears), "-o", out, "--segmenter", "cellpose"])
     assert "as far as this test goes" in result.output

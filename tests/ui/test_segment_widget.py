@@ -618,11 +618,11 @@ def test_the_strip_goes_on_after_a_read_that_failed(opened, monkeypatch, qtbot):
         raise OSError("the disk is gone")
 
     strip = opened.widget.crops
-    with monkeypatch.context() as broken:
+    with monkeypatch.context() as broken, qtbot.captureExceptions() as raised:  # the worker also raises it for napari
         broken.setattr("napari_dinobloom.ui.widgets.crop_strip.crops_of", fail)
         broken.setattr(notification_manager, "dispatch", lambda *args: None)
         opened.session.select(opened.living()[0])
-        qtbot.waitUntil(lambda: "the disk is gone" in strip.note.text())
+        qtbot.waitUntil(lambda: "the disk is gone" in strip.note.text() and len(raised) > 0)
     assert strip.pictures == []
     opened.session.select(opened.living()[1])
     qtbot.waitUntil(lambda: len(strip.pictures) == 1)
