@@ -419,12 +419,12 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=1_000_000, help="for stream")
     asked = parser.parse_args()
     path = RESULTS / "embedding.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         for part, work in parts(asked, Path(name)):
             if asked.only and part not in asked.only:
                 continue
             figures = work()
+            results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             results[part] = {"machine": machine(), "command": " ".join(["python", *sys.argv]), **figures}
             path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             print(part, json.dumps(figures, indent=1), flush=True)
