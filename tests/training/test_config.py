@@ -92,7 +92,7 @@ def test_a_misspelt_key_names_the_nearest() -> None:
         ("schedule.warmup=20", "schedule: warmup 20"),
         ("evaluation.split=test", "would flatter"),
         ("evaluation.score=f1", "one of knn_1, knn_20"),
-        ("data.store=/tmp/x", "exclude each other"),
+        ("data.store=pictures", "exclude each other"),
         ("run.log_every=0", "at least 1"),
         ("model.size=XL", "one of S, B, L, G, tiny"),
         ("run.keep=2.5", "a whole number"),

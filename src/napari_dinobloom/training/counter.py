@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""What SplitMix64 adds from one number to the next."""
 
 
 def uniform(count: int, *counters: ArrayLike) -> NDArray[np.float64]:
@@ -27,12 +28,18 @@ def uniform(count: int, *counters: ArrayLike) -> NDArray[np.float64]:
     """
     state = np.zeros(1, np.uint64)
     for counter in counters:
-        state = _mix((state + _GOLDEN) ^ _mix(np.atleast_1d(np.asarray(counter, np.int64)).astype(np.uint64)))
-    steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
-    return (_mix(state[..., None] + steps) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        state = mix((state + GOLDEN) ^ mix(np.atleast_1d(np.asarray(counter, np.int64)).astype(np.uint64)))
+    steps = np.arange(1, count + 1, dtype=np.uint64) * GOLDEN
+    return fraction(mix(state[..., None] + steps))
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def fraction(x: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Turn 64 random bits into a number from 0 to below 1, by the upper 53."""
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread words over all 64 bits: the finaliser of SplitMix64; sums and products wrap around."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

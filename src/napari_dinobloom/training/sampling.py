@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dinobloom.training.counter import GOLDEN, fraction, mix
+
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
@@ -102,7 +104,7 @@ class Sampler:
     def _drawn(self, at: Ints) -> Ints:
         """Draw with replacement."""
         group = at // self._block
-        which = np.searchsorted(self._upto, _uniform(self._hash(_SET, group)), side="right")
+        which = np.searchsorted(self._upto, fraction(self._hash(_SET, group)), side="right")
         size, start = self._sizes[which], self._starts[which]
         row = _below(self._hash(_ROW, group), size)
         if self._block > 1:  # a block is met by any of its rows, so that a short last one does not count more
@@ -193,18 +195,10 @@ def _feistel(word: Words, half: Words, key: Words) -> Ints:
 
 
 def _mix(word: Words) -> Words:
-    """Hash 64-bit words (n,); sums and products wrap around."""
-    word = word + np.uint64(0x9E3779B97F4A7C15)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
-
-
-def _uniform(word: Words) -> NDArray[np.float64]:
-    """Numbers from 0 to below 1 out of the upper 53 bits."""
-    return (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    """Hash 64-bit words (n,)."""
+    return mix(word + GOLDEN)
 
 
 def _below(word: Words, size: Ints) -> Ints:
-    """Numbers from 0 to below `size`; rounding never reaches it, as `_uniform` is a multiple of 2 ** -53."""
-    return (_uniform(word) * size).astype(np.int64)
+    """Numbers from 0 to below `size`; rounding never reaches it, as `fraction` gives multiples of 2 ** -53."""
+    return (fraction(word) * size).astype(np.int64)
