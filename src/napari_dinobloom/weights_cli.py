@@ -120,7 +120,7 @@ def weights_import(
 ) -> None:
     """Register a checkpoint of your own under a name that --encoder understands."""
     with mendable():
-        from napari_dinobloom.encoders.inventory import iter_import
+        from napari_dinobloom.encoders.imports import iter_import
 
         def register(_: bool) -> Located:
             return watch(iter_import(file, name, copy=copy, positions=positions, like=like))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from napari_dinobloom.encoders import library, registry
 from napari_dinobloom.encoders.build import load_backbone
 from napari_dinobloom.encoders.encoder import load_encoder
-from napari_dinobloom.encoders.inventory import import_checkpoint
+from napari_dinobloom.encoders.imports import import_checkpoint
 from napari_dinobloom.encoders.networks.ctranspath import CTransPath
 from napari_dinobloom.encoders.positions import resample_positions
 from napari_dinobloom.encoders.registry import REGISTRY, WeightSource, vit_spec

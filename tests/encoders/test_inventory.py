@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from napari_dinobloom.encoders import architecture, inventory, library, registry
+from napari_dinobloom.encoders import architecture, imports, inventory, library, registry
 from napari_dinobloom.encoders.build import load_backbone
 from napari_dinobloom.encoders.encoder import load_encoder
-from napari_dinobloom.encoders.inventory import holdings, import_checkpoint, iter_verify, repin
+from napari_dinobloom.encoders.imports import import_checkpoint
+from napari_dinobloom.encoders.inventory import holdings, iter_verify, repin
 from napari_dinobloom.encoders.library import checked, identify, locate
 from napari_dinobloom.encoders.spec import WeightSource, vit_spec
 from napari_dinobloom.errors import EncoderError
@@ -87,8 +88,8 @@ def test_two_names_of_one_file_are_both_verified(cache: Path, own: Path, toy_sta
 
 def test_an_import_is_hashed_once(cache: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
-    plain = inventory.iter_seen
-    monkeypatch.setattr(inventory, "iter_seen", lambda path: hashed.append(path) or plain(path))
+    plain = imports.iter_seen
+    monkeypatch.setattr(imports, "iter_seen", lambda path: hashed.append(path) or plain(path))
     import_checkpoint(own, "mine", copy=True)
     assert hashed == [own]
 

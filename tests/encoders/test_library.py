@@ -13,7 +13,8 @@ import torch
 from napari_dinobloom.encoders import inventory, ledger, library, registry
 from napari_dinobloom.encoders.build import load_backbone
 from napari_dinobloom.encoders.encoder import load_encoder
-from napari_dinobloom.encoders.inventory import holdings, import_checkpoint, iter_verify, repin
+from napari_dinobloom.encoders.imports import import_checkpoint
+from napari_dinobloom.encoders.inventory import holdings, iter_verify, repin
 from napari_dinobloom.encoders.ledger import Ledger
 from napari_dinobloom.encoders.library import Located, accept, checked, identify, locate
 from napari_dinobloom.encoders.spec import WeightSource, vit_spec
