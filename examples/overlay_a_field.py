@@ -31,7 +31,8 @@ def main(image: Path, picture: Path, basis_file: Path) -> np.ndarray:
     else:
         basis = nd.PatchBasis.fit(tokens, encoder=encoder, foreground="centre")
         basis.save(basis_file)
-    colours = basis.apply(tokens, encoder=encoder)
+    # Every patch gets its colour: on the field the outlines of the cells say what is background.
+    colours = basis.apply(tokens, encoder=encoder, foreground=np.ones(tokens.shape[:3], bool))
     windows = find_windows(cells.table, policy)
     tiles = iter_tiles(colours, windows, pixels.shape[:2], masks=cells.masks, opacity=0.6, interpolation="bilinear")
     overlay = paint(tiles, np.zeros((*pixels.shape[:2], 4), np.uint8))
