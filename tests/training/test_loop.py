@@ -11,7 +11,9 @@ import torch
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES, Architecture
 from napari_dinobloom.encoders.encoder import load_encoder
-from napari_dinobloom.errors import DinoBloomError, InputError
+from napari_dinobloom.encoders.registry import REGISTRY
+from napari_dinobloom.encoders.spec import WeightSource, vit_spec
+from napari_dinobloom.errors import DinoBloomError, EncoderError, InputError
 from napari_dinobloom.training import loop
 from napari_dinobloom.training.__main__ import main
 from napari_dinobloom.training.batches import Batches
@@ -138,3 +140,19 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "8 groups of 26" in said
     assert main(["--config", "smoke", *SETTINGS, f"run.out={tmp_path / 'run'}", "run.stop=1"]) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["heads"]["prototypes"] == 32
+
+
+def test_it_starts_from_a_file_of_the_right_size_and_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(_config(tmp_path / "first", "run.stop=1"))
+    network = loop.make_network(_config(tmp_path, f"model.start={first}"))
+    stored = _weights(first)
+    torch.testing.assert_close(network.backbone.cls_token, stored["cls_token"])
+    with pytest.raises(InputError, match=r"is a tiny, but model\.size is S"):
+        loop.make_network(_config(tmp_path, f"model.start={first}", "model.size=S"))
+    source = WeightSource("https://example.org/t.safetensors", "t.safetensors", None, "0" * 64)
+    spec = vit_spec("Toy", "tiny", licence="none", sources=(source,))
+    monkeypatch.setitem(REGISTRY, "Toy", spec)
+    monkeypatch.setenv("NAPARI_DINOBLOOM_CACHE", str(tmp_path))
+    (tmp_path / "t.safetensors").write_bytes(first.read_bytes())
+    with pytest.raises(EncoderError, match="sha256"):
+        loop.make_network(_config(tmp_path, "model.start=Toy"))

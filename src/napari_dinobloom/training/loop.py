@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES
 from napari_dinobloom.encoders.device import resolve_precision
-from napari_dinobloom.encoders.library import locate
+from napari_dinobloom.encoders.library import checked, locate
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.training.batches import Batches, Read
@@ -181,11 +181,15 @@ def make_network(config: Config) -> Network:
     Raises
     ------
     EncoderError
-        As `checkpoint.start_from`, or where the file is of another size than `model.size`.
+        As `checkpoint.start_from`, or where the file is not the published one.
+    InputError
+        Where the file is of another size than `model.size`.
     """
     heads, arch = config.heads, ARCHITECTURES[config.model.size]
     if config.model.start:
-        path = locate(config.model.start).path
+        located = locate(config.model.start)
+        checked(located)  # a file that is not the published one is refused here as everywhere
+        path = located.path
         network = start_from(path, prototypes=heads.prototypes, bottleneck=heads.bottleneck, seed=config.run.seed)
         if network.backbone.arch != arch:
             raise InputError(f"{path} is a {network.backbone.arch.name}, but model.size is {config.model.size}.")
