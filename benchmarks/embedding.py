@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,22 +148,14 @@ def pictures(count: int) -> list[Path]:
     return [DATA / file for file in table["file"][:count]]
 
 
-def cpu(sizes: Sequence[str], folder: Path) -> dict[str, Any]:
-    """From JPEGs on the disk to embeddings."""
+def cpu(size: str, folder: Path) -> dict[str, Any]:
+    """From JPEGs on the disk to embeddings: both ways, in both number formats, in turns."""
     paths = pictures(PICTURES)
     for path in paths:
         path.read_bytes()  # both find the files in memory
-    out: dict[str, Any] = {"pictures": len(paths), "bf16_instructions": bf16_gains(torch.device("cpu"))}
-    for size in sizes:
-        out[size] = cpu_of(size, paths, folder)
-    return out
-
-
-def cpu_of(size: str, paths: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """Both ways, in both number formats, in turns."""
     file = weights(size, folder)
     model, files = timm_model(size, file), nd.PictureFiles(paths)
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = {"pictures": len(paths), "bf16_instructions": bf16_gains(torch.device("cpu"))}
     best: dict[str, float] = {}
     for precision in ("float32", "bf16"):
         chosen = best_loop(model, paths, precision == "bf16")
@@ -401,8 +394,9 @@ class _Head:
 
 def parts(asked: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """What was asked for, or all that this machine can do."""
-    on_cpu = [size for size in asked.sizes.split(",") if size in ("S", "B")]
-    yield "cpu", lambda: cpu(on_cpu, folder)
+    for size in asked.sizes.split(","):
+        if size in ("S", "B"):
+            yield f"cpu {size}", partial(cpu, size, folder)
     yield "demand", lambda: demand(folder)
     yield "load", lambda: load(folder)
     yield "stream", lambda: stream(folder, asked.crops)
@@ -421,7 +415,7 @@ def main() -> None:
     path = RESULTS / "embedding.json"
     with tempfile.TemporaryDirectory() as name:
         for part, work in parts(asked, Path(name)):
-            if asked.only and part not in asked.only:
+            if asked.only and part.split()[0] not in asked.only:
                 continue
             figures = work()
             results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
