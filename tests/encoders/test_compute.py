@@ -109,6 +109,24 @@ def test_the_number_of_cores_does_not_change_a_bit(toy_file: Path, toy_crops: np
     assert seen == [before]
 
 
+def test_a_worker_has_the_cores_it_is_given(
+    toy_file: Path, toy_crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More threads than cores would wait for each other: half as fast again in the benchmark."""
+    seen: set[int] = set()
+    pooled = PackedTransformer.pooled
+
+    def watched(self: PackedTransformer, x: torch.Tensor) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return pooled(self, x)
+
+    monkeypatch.setattr(PackedTransformer, "pooled", watched)
+    for threads, each in ((2, 1), (40, 3)):
+        seen.clear()
+        list(CpuCompute(load_backbone(toy_file), "float32", threads).stream([toy_crops], "pooled"))
+        assert seen == {each}
+
+
 def test_pooling_with_the_mean_patch(toy: Encoder, toy_file: Path, toy_crops: np.ndarray) -> None:
     both = load_encoder(toy_file, device="cpu", pooling="class+mean")
     assert (both.dim, both.pooling, toy.pooling) == (64, "class+mean", "class")

@@ -124,7 +124,9 @@ class _workers:
         started = threading.Barrier(self._count + 1)
 
         def start() -> None:
-            torch.set_num_threads(each)  # of this thread
+            # A thread takes the last setting of any thread over when it first asks, so it has to ask before it is told.
+            torch.get_num_threads()
+            torch.set_num_threads(each)
             started.wait()
 
         self._pool = ThreadPoolExecutor(self._count, "embed", initializer=start)
