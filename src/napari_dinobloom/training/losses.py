@@ -64,7 +64,8 @@ def balance(
 ) -> Balance:
     """Balance rows that are computed part by part, so that their scores never lie in memory together.
 
-    Each iteration is one pass over the parts: a row's factor follows from the columns' factors of the pass before.
+    Each iteration is one pass over the parts: a row's factor follows from the columns' factors of the pass before. A
+    single part is computed once.
 
     Parameters
     ----------
@@ -85,17 +86,19 @@ def balance(
     """
     first = _exact(scores(0))
     rows = torch.stack([part.sum() for part in valid]).sum().to(first.dtype)
-    tops = [_exact(scores(part)).amax() for part in range(len(valid)) if len(valid[part])]
+    later = [_exact(scores(part)).amax() for part in range(1, len(valid)) if len(valid[part])]
+    tops = [first.amax(), *later] if len(first) else later
     shift = torch.stack(tops).amax() / temperature if tops else first.new_tensor(-torch.inf)
     if group is not None:
         dist.all_reduce(rows, group=group)
         dist.all_reduce(shift, dist.ReduceOp.MAX, group=group)
     by_prototype = first.new_zeros(first.shape[1])
     by_row = [part.to(first.dtype) for part in valid]
+    only = (first / temperature - shift).exp_() if len(valid) == 1 else None
     for number in range(iterations + 1):
         mass = torch.zeros_like(by_prototype)
         for part, counts in enumerate(valid):
-            matrix = (_exact(scores(part)) / temperature - shift).exp_()
+            matrix = (_exact(scores(part)) / temperature - shift).exp_() if only is None else only
             if number:
                 by_row[part] = counts / (matrix @ by_prototype)
             if number < iterations:
