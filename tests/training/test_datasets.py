@@ -42,6 +42,7 @@ def test_a_layout(tmp_path: Path, name: str, file: str, label: str, patient: str
     _touch(tmp_path, file, "Dataset 1/001.png", "README.jpg", "masks/x_mask.png")
     (row,) = read_dataset(name, tmp_path)
     assert (row.path, row.dataset, row.label, row.patient) == (tmp_path / file, name, label, patient)
+    assert row.name == file
     assert read_dataset(name, (tmp_path / file).parent)[0].path == row.path
 
 

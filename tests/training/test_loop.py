@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES, Architecture
 from napari_dinobloom.encoders.encoder import load_encoder
@@ -19,8 +20,10 @@ from napari_dinobloom.training.__main__ import main
 from napari_dinobloom.training.batches import Batches
 from napari_dinobloom.training.config import Config, load
 from napari_dinobloom.training.loop import pictures_of, train
+from napari_dinobloom.training.manifest import read_manifest
 from napari_dinobloom.training.metrics import read_metrics
 from napari_dinobloom.training.parallel import World
+from napari_dinobloom.training.prepare import prepare
 
 SETTINGS = [
     "schedule.iterations=4",
@@ -123,8 +126,18 @@ def test_shares_of_processes_are_those_of_one(tmp_path: Path) -> None:
         Batches(config, read, sizes, World(0, 3, 0, torch.device("cpu")))
     for batches in (one, *two):
         batches.close()
-    with pytest.raises(InputError, match="Local crops have no loss"):
-        Batches(_config(tmp_path, "augmentation.local_crops=2"), read, sizes, World(0, 1, 0, torch.device("cpu")))
+
+
+def test_it_is_not_measured_on_pictures_that_it_trains_on(tmp_path: Path) -> None:
+    table, random = tmp_path / "labels.csv", np.random.default_rng(0)
+    for i in range(24):
+        Image.fromarray(random.integers(0, 255, (16, 16, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    table.write_text("\n".join(["file,cell_type", *(f"{i}.png,{'ab'[i % 2]}" for i in range(24))]))
+    prepare(read_manifest(table), tmp_path / "store")
+    asked = ["data.generated=0", f"data.store={tmp_path / 'store'}", f"evaluation.labelled={table}"]
+    with pytest.raises(InputError, match=r"trained on, such as .*7\.png"):
+        train(_config(tmp_path / "run", *asked))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,15 @@ def test_a_table_with_all_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_keeps_the_spelling_of_its_file(tmp_path: Path) -> None:
+    spelt = ["sub/../a.png", "./b.png", str(tmp_path / "c.png")]
+    assert [
+        row.name for row in read_manifest(_csv(tmp_path, "class,file\n" + "".join(f"x,{s}\n" for s in spelt)))
+    ] == spelt
+    (tmp_path / "list.txt").write_text("\n".join(spelt), encoding="utf-8")
+    assert [row.name for row in read_manifest(tmp_path / "list.txt")] == spelt
+
+
 def test_other_tables_of_the_project_are_manifests(tmp_path: Path) -> None:
     path = _csv(tmp_path, "﻿# note\nmask,cell_type,file\nm.png,NA,a.png\n")
     assert read_manifest(path) == [Row(tmp_path / "a.png", "list", "NA")]

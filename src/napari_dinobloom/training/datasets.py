@@ -169,7 +169,7 @@ def read_dataset(name: str, folder: str | Path) -> list[Row]:
             short = {key.casefold(): value for key, value in data.labels.items()}
             label = short.get(label.casefold(), label)
             split = "test" if (said.get("split") or "").casefold().startswith("test") else (said.get("split") or "")
-            rows.append(Row(picture.path, name, label, said.get("patient") or "", split.casefold()))
+            rows.append(Row(picture.path, name, label, said.get("patient") or "", split.casefold(), picture.file))
     if not rows:
         raise InputError(f"{folder}: holds no picture laid out as data set {name!r} ({data.source}). Name its folder.")
     return _split(sorted(rows, key=lambda row: row.path), data)

@@ -89,7 +89,13 @@ class Scores:
 
 
 def read_set(
-    path: str | Path, split: str = "", *, most: int = 5000, batch: int = BATCH, group: dist.ProcessGroup | None = None
+    path: str | Path,
+    split: str = "",
+    *,
+    most: int = 5000,
+    batch: int = BATCH,
+    group: dist.ProcessGroup | None = None,
+    trained: NDArray[np.uint8] | None = None,
 ) -> LabelledSet:
     """Read the labelled pictures of a table or a folder, each process its share.
 
@@ -105,6 +111,8 @@ def read_set(
         Pictures in one call of the network: as many as a training step's crops of a group, where it is compiled.
     group : ProcessGroup, optional
         Processes that share the work; None for one.
+    trained : (m, 32) array of uint8, optional
+        SHA-256 of the files that are trained on, `Store.sha256`.
 
     Returns
     -------
@@ -116,7 +124,8 @@ def read_set(
     AtlasError
         If a file is missing or unreadable, or the table has no such split.
     InputError
-        If fewer than two classes are among the reference, or no picture is kept apart.
+        If fewer than two classes are among the reference, no picture is kept apart, or one that is kept apart is
+        trained on (raised by the process whose share it is in).
     """
     found = read_labelled(path, split=split or None, held_out=kept_apart)
     if len(found) > most:
@@ -128,10 +137,25 @@ def read_set(
             f"and the others have the classes {', '.join(sorted(set(y[~kept]))) or 'none'}. Give more."
         )
     rank, size = _place(group)
-    share = [_batch(found[start : start + batch], batch) for start in range(rank * batch, len(found), size * batch)]
+    parts = [found[start : start + batch] for start in range(rank * batch, len(found), size * batch)]
+    if trained is not None:
+        _check_apart(path, [picture.path for part in parts for picture in part if picture.held_out], trained)
+    share = [_batch(part, batch) for part in parts]
     rounds = -(-len(found) // (size * batch))
     share += [_batch([], batch)] * (rounds - len(share))
     return LabelledSet(torch.from_numpy(np.stack(share)), y, kept)
+
+
+def _check_apart(table: str | Path, asked: list[Path], trained: NDArray[np.uint8]) -> None:
+    """Refuse pictures that are asked about and trained on; files with the same bytes are one picture."""
+    known = {row.tobytes() for row in trained}
+    both = [path for path in asked if sha256(path.read_bytes()).digest() in known]
+    if both:
+        raise InputError(
+            f"{table}: {len(both)} of {len(asked)} pictures that are to be asked about are trained on, such as "
+            f"{both[0]}: scores on them would flatter. Make data.store again with `prepare --keep-apart`, which leaves "
+            "them out, or give other pictures as evaluation.labelled (empty measures nothing)."
+        )
 
 
 def _batch(pictures: list[LabelledPicture], batch: int) -> NDArray[np.uint8]:

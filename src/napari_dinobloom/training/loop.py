@@ -36,6 +36,7 @@ from napari_dinobloom.training.parallel import (
     together,
 )
 from napari_dinobloom.training.step import run_step
+from napari_dinobloom.training.store import Store
 
 CONFIG = "config.json"
 IBOT_BOTTLENECK = 256
@@ -219,8 +220,6 @@ def randomise(backbone: MaskedTransformer) -> None:
 def pictures_of(config: Config) -> tuple[Read, list[int]]:
     """How pictures are read, and how many each data set has."""
     if config.data.store:
-        from napari_dinobloom.training.store import Store
-
         store = Store.open(config.data.store)
         return store.read, list(store.sizes)
     if config.data.generated:
@@ -284,7 +283,9 @@ def _labelled(config: Config, world: World) -> LabelledSet | None:
     asked = config.evaluation
     if not asked.labelled:
         return None
-    return read_set(asked.labelled, asked.split, most=asked.most, batch=2 * config.batch.group, group=world.group)
+    trained = Store.open(config.data.store).sha256 if config.data.store else None
+    batch = 2 * config.batch.group
+    return read_set(asked.labelled, asked.split, most=asked.most, batch=batch, group=world.group, trained=trained)
 
 
 def _due(every: int, done: int, last: bool) -> bool:

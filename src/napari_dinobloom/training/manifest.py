@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Row:
         Patient or smear, ``""`` where unknown.
     split : str
         ``train``, ``test`` or any other name; ``train`` where the manifest has none.
+    name : str
+        The file as the manifest spells it, which `evaluation.kept_apart` goes by. Two rows can be equal without it.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Row:
     label: str = ""
     patient: str = ""
     split: str = "train"
+    name: str = field(default="", compare=False)
 
 
 def read_manifest(path: str | Path) -> list[Row]:
@@ -111,7 +114,7 @@ def _text(path: Path) -> str:
 def _read_list(path: Path) -> list[Row]:
     """Read one of the reference's lists."""
     lines = (line.strip() for line in _text(path).splitlines())
-    return [Row(_resolved(path.parent, line), path.stem) for line in lines if line]
+    return [Row(_resolved(path.parent, line), path.stem, name=line) for line in lines if line]
 
 
 def _read_table(path: Path) -> list[Row]:
@@ -140,6 +143,7 @@ def _read_table(path: Path) -> list[Row]:
                 found.get("class", ""),
                 found.get("patient", ""),
                 found.get("split") or "train",
+                cells[header.index("file")],
             )
         )
     return rows

@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,25 @@ class Prepared:
     left_out: list[tuple[Row, str]]
 
 
-def prepare(rows: Sequence[Row], folder: Path, config: PrepareConfig | None = None, *, workers: int = 0) -> Prepared:
+def prepare(
+    rows: Sequence[Row],
+    folder: Path,
+    config: PrepareConfig | None = None,
+    *,
+    apart: Sequence[Row] = (),
+    workers: int = 0,
+) -> Prepared:
     """Make a store; see `iter_prepare`."""
-    return drain(iter_prepare(rows, folder, config, workers=workers))
+    return drain(iter_prepare(rows, folder, config, apart=apart, workers=workers))
 
 
 def iter_prepare(
-    rows: Sequence[Row], folder: Path, config: PrepareConfig | None = None, *, workers: int = 0
+    rows: Sequence[Row],
+    folder: Path,
+    config: PrepareConfig | None = None,
+    *,
+    apart: Sequence[Row] = (),
+    workers: int = 0,
 ) -> Steps[Prepared]:
     """Make a store, or go on with one; yields the progress.
 
@@ -72,6 +85,9 @@ def iter_prepare(
         For the store; made if it does not exist.
     config : PrepareConfig, optional
         How.
+    apart : sequence of Row, optional
+        Pictures that must not be trained on: a file of `rows` with the same bytes as one of them is left out, and
+        listed.
     workers : int, default: 0
         Threads that decode and resize; 0 takes one per processor. The result does not depend on it.
 
@@ -93,7 +109,7 @@ def iter_prepare(
     places = {name: number for number, name in reversed(list(enumerate(row.dataset for row in rows)))}
     rows = sorted(rows, key=lambda row: places[row.dataset])  # a data set's rows lie together, in their order
     _check_there(rows)
-    key = _key(rows, config)
+    key = _key(rows, config, apart)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         held = lock.acquire(folder)
@@ -104,7 +120,7 @@ def iter_prepare(
             sweep(folder)
             _check_ours(folder, key)
             records = yield from _shards(rows, folder, config, key, workers or os.cpu_count() or 1)
-            return _finish(rows, folder, config, key, records)
+            return _finish(rows, folder, config, key, records, apart)
     finally:
         held.release()
 
@@ -119,9 +135,11 @@ def _check_there(rows: Sequence[Row]) -> None:
                          "that were looked at. Relative paths count from the manifest's folder.")  # fmt: skip
 
 
-def _key(rows: Sequence[Row], config: PrepareConfig) -> str:
+def _key(rows: Sequence[Row], config: PrepareConfig, apart: Sequence[Row]) -> str:
     """Hash of all that a store depends on but the content of the files."""
     given = [VERSION, asdict(config), [[str(r.path), r.dataset, r.label, r.patient, r.split] for r in rows]]
+    if apart:
+        given.append([str(row.path) for row in apart])
     return hashlib.sha256(json.dumps(given).encode()).hexdigest()
 
 
@@ -153,18 +171,26 @@ def _shards(
 
 
 def _finish(
-    rows: Sequence[Row], folder: Path, config: PrepareConfig, key: str, records: Sequence[dict[str, Any]]
+    rows: Sequence[Row],
+    folder: Path,
+    config: PrepareConfig,
+    key: str,
+    records: Sequence[dict[str, Any]],
+    apart: Sequence[Row],
 ) -> Prepared:
     """Write the tables and, last, the index. Of files with the same bytes the first counts."""
+    kept = _digests(apart)
     first: dict[str, int] = {}
     left_out = [(rows[number], why) for record in records for number, why in record["problems"]]
     live: list[tuple[int, int, int, int, str]] = []
     for shard, record in enumerate(records):
         for number, digest, start, length in record["pictures"]:
-            if first.setdefault(digest, number) == number:
+            if first.setdefault(digest, number) == number and digest not in kept:
                 live.append((shard, number, start, length, digest))
     twins = {number: first[digest] for record in records for number, digest, *_ in record["pictures"]}
     left_out += [(rows[i], f"has the same bytes as {rows[j].path}") for i, j in sorted(twins.items()) if i != j]
+    asked = {number: kept[digest] for digest, number in first.items() if digest in kept}
+    left_out += [(rows[i], f"has the same bytes as {p}, which is kept apart") for i, p in sorted(asked.items())]
     lines = [(str(row.path), row.dataset, why) for row, why in left_out]
     write_csv(folder / "unreadable.csv", pd.DataFrame(lines, columns=["file", "dataset", "reason"]), note=False)
     if not live:
@@ -179,6 +205,15 @@ def _finish(
     }
     _write_index(folder, [rows[number] for _, number, *_ in live], live, about)
     return Prepared(Store.open(folder), left_out)
+
+
+def _digests(rows: Sequence[Row]) -> dict[str, Path]:
+    """Files by the SHA-256 of their bytes; those that cannot be read are nobody's twin."""
+    found = {}
+    for row in rows:
+        with suppress(OSError):
+            found[hashlib.sha256(row.path.read_bytes()).hexdigest()] = row.path
+    return found
 
 
 def _write_index(
@@ -222,7 +257,9 @@ def main(arguments: list[str] | None = None) -> int:
         config = PrepareConfig(
             format=options.format, kernel=options.kernel, quality=options.quality, cut_fields=tuple(cut or ())
         )
-        result = _watched(iter_prepare(_asked(options), options.store, config, workers=options.workers), console)
+        rows, apart = _asked(options)
+        steps = iter_prepare(rows, options.store, config, apart=apart, workers=options.workers)
+        result = _watched(steps, console)
     except DinoBloomError as error:
         console.print(f"Error: {error}", markup=False)
         return 2
@@ -230,6 +267,9 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"{name}: {size:,} pictures", markup=False)
     for reason, count in Counter(why.split(" as ")[0][:60] for _, why in result.left_out).most_common(8):
         console.print(f"left out, {count:,}: {reason}", markup=False)
+    if options.keep_apart:
+        count = sum(options.split in (row.split, "all") for row in apart)
+        console.print(f"kept apart, {count:,}: not in the store, so that a training can be measured on them")
     if result.left_out:
         console.print(f"All that were left out: {options.store / 'unreadable.csv'}", markup=False)
     return 1 if result.left_out else 0
@@ -242,6 +282,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, action="append", default=[], help="CSV, .txt list or folder of lists")
     parser.add_argument("--dataset", action="append", default=[], metavar="NAME=FOLDER", help=", ".join(DATASETS))
     parser.add_argument("--split", default="train", help="which rows (default: train); 'all' takes every one")
+    parser.add_argument(
+        "--keep-apart", action="store_true", help="leave out the tenth that evaluation.labelled=MANIFEST asks about"
+    )
     parser.add_argument("--cut-fields", nargs="*", metavar="NAME", help="cut the fields of these data sets into cells")
     parser.add_argument("--format", choices=("raw", "jpeg"), default="raw")
     parser.add_argument("--quality", type=int, default=85, help="of JPEGs")
@@ -251,8 +294,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _asked(options: argparse.Namespace) -> list[Row]:
-    """Rows of the manifests and data sets that were named, of one split."""
+def _asked(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
+    """Rows of the manifests and data sets that were named, of one split; and of any split those that are kept apart."""
     rows = [row for path in options.manifest for row in read_manifest(path)]
     for text in options.dataset:
         name, equals, folder = text.partition("=")
@@ -265,7 +308,11 @@ def _asked(options: argparse.Namespace) -> list[Row]:
     unknown = set(options.cut_fields or ()) - {row.dataset for row in rows}
     if unknown:
         raise InputError(f"--cut-fields {sorted(unknown)[0]}: no picture is of this data set.")
-    return kept
+    if not options.keep_apart:
+        return kept, []
+    from napari_dinobloom.training.evaluation import kept_apart  # imports torch, which nothing else here needs
+
+    return [row for row in kept if not kept_apart(row.name)], [row for row in rows if kept_apart(row.name)]
 
 
 def _watched(steps: Steps[Prepared], console: Any) -> Prepared:
