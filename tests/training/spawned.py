@@ -16,7 +16,7 @@ import torch
 from napari_dinobloom.encoders.architecture import Architecture
 from napari_dinobloom.training import losses, parallel
 from napari_dinobloom.training.checkpoint import Checkpoints, Restored, load
-from napari_dinobloom.training.distillation import Group, MaskedTransformer, Network, SelfDistillation
+from napari_dinobloom.training.distillation import Group, MaskedTransformer, Network, SelfDistillation, Weights
 from napari_dinobloom.training.heads import DINOHead
 from napari_dinobloom.training.optimiser import make_optimiser
 from napari_dinobloom.training.parallel import World, agree, parallelize
@@ -40,7 +40,7 @@ def toy(width: int = 16) -> SelfDistillation:
         for parameter in backbone.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
         network = Network(backbone, DINOHead(width, 6, 22, 10), DINOHead(width, 6, 22, 10))
-    return SelfDistillation(network.double())
+    return SelfDistillation(network.double(), Weights(local=0.5))
 
 
 def groups(iteration: int, rank: int = 0, size: int = 1, rows: int | None = None) -> list[Group]:
@@ -51,7 +51,8 @@ def groups(iteration: int, rank: int = 0, size: int = 1, rows: int | None = None
         crops = torch.randn(6, 3, 6, 6, generator=random, dtype=torch.float64)
         masks = torch.rand(6, 9, generator=random) < 0.4
         masks[number % 6] = False
-        made.append(Group(crops, masks, rows))
+        local = torch.randn(6, 3, 4, 4, generator=random, dtype=torch.float64)
+        made.append(Group(crops, masks, rows, local))
     return made
 
 

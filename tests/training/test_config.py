@@ -52,7 +52,8 @@ def test_the_other_presets_differ_from_the_paper_where_they_say() -> None:
     assert (fast.schedule.iterations, fast.last) == (6000, 6000)
     assert fast.schedule.at(5999).lr < 2e-6 < fast.schedule.peak_lr == fast.schedule.at(400).lr
     assert (red.weights.koleo, red.heads.prototypes, red.schedule.warmup) == (0.0, 131072, 365)
-    assert local.augmentation.local_crops == 8
+    assert (local.augmentation.local_crops, local.augmentation.local_size) == (8, 98)
+    assert (local.weights.dino, local.weights.local) == (pytest.approx(2 / 18), pytest.approx(16 / 18))
     assert load("starter").model.size == load("smoke").model.size == "tiny"
 
 
@@ -101,6 +102,8 @@ def test_a_misspelt_key_names_the_nearest() -> None:
         ("schedule.base_lr=fast", "a finite number"),
         ("schedule.momentum=0.9", "2 numbers in brackets"),
         ("augmentation.local_crops=-1", "at least 0"),
+        ("augmentation.local_crops=2", "give both or none"),
+        ("weights.local=0.5", "give both or none"),
         ("augmentation.scale=[0.5, 1.2]", "at most 1"),
         ("augmentation.size=192", "so use 224"),
         ("augmentation.local_size=96", "a multiple of 14"),

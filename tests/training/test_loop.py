@@ -110,7 +110,7 @@ def _undefined(step):  # type: ignore[no-untyped-def]
 
 
 def test_shares_of_processes_are_those_of_one(tmp_path: Path) -> None:
-    config = _config(tmp_path)
+    config = _config(tmp_path, "augmentation.local_crops=2", "weights.local=0.5")
     read, sizes = pictures_of(config)
     one = Batches(config, read, sizes, World(0, 1, 0, torch.device("cpu")))
     two = [Batches(config, read, sizes, World(rank, 2, rank, torch.device("cpu"))) for rank in range(2)]
@@ -120,6 +120,9 @@ def test_shares_of_processes_are_those_of_one(tmp_path: Path) -> None:
         assert len(whole) == len(shares) == 2
         for ours, theirs in zip(whole, shares, strict=True):
             assert torch.equal(ours.crops, theirs.crops)
+            assert ours.local is not None
+            assert theirs.local is not None
+            assert torch.equal(ours.local, theirs.local)
             assert torch.equal(ours.masks, theirs.masks)
     assert not torch.equal(one.groups(0)[0].crops, one.groups(1)[0].crops)
     with pytest.raises(InputError, match=r"2 groups .* shared evenly by 3 processes: change one, or start 2"):

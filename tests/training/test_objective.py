@@ -9,12 +9,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from spawned import groups, toy
 from torch import Tensor
 
 from napari_dinobloom.encoders.architecture import Architecture
-from napari_dinobloom.training.distillation import Group, MaskedTransformer, Network, SelfDistillation
+from napari_dinobloom.encoders.networks.vit import attention
+from napari_dinobloom.encoders.positions import resample_positions
+from napari_dinobloom.training.distillation import Group, MaskedTransformer, Network, SelfDistillation, Weights
 from napari_dinobloom.training.heads import DINOHead
-from napari_dinobloom.training.losses import dino_loss, ibot_loss, koleo_loss, sinkhorn_knopp
+from napari_dinobloom.training.losses import cross_entropy, dino_loss, ibot_loss, koleo_loss, sinkhorn_knopp
 from napari_dinobloom.training.optimiser import apply_schedule, clip_gradients, make_optimiser, multipliers
 from napari_dinobloom.training.schedules import Schedules, Values
 
@@ -133,6 +136,55 @@ def test_schedules_that_cannot_work_are_refused() -> None:
     assert end == (1e-6, 1e-6, 0.2, 1.0, 0.07)
 
 
+def test_local_crops_learn_what_the_teacher_says_of_both_global_ones() -> None:
+    model = toy()
+    model.weights = Weights(dino=0.25, ibot=0.0, koleo=0.0, local=0.75)
+    (group, *_) = groups(0)
+    assert group.local is not None
+    losses = model.losses(group, model.targets([group], 0.05), 0)
+    with torch.no_grad():
+        said = model.teacher.dino_head(model.teacher.backbone(group.crops)[:, 0])
+        first, second = sinkhorn_knopp(said, 0.05).chunk(2)
+        local = model.student.dino_head(model.student.backbone(group.local)[:, 0]).unflatten(0, (2, 3))
+        pairs = [dino_loss(crop, target) for crop in local for target in (first, second)]
+    assert float(losses.local.detach()) == pytest.approx(0.75 * float(torch.stack(pairs).mean()), rel=1e-9)
+    assert float(losses.total.detach()) == pytest.approx(float(losses.local.detach() + losses.dino.detach()), rel=1e-12)
+
+
+def test_positions_of_local_crops_follow_the_public_models() -> None:
+    backbone = MaskedTransformer(Architecture("toy", 16, 1, 2, 24), 16)
+    torch.nn.init.normal_(backbone.pos_embed)
+    found = backbone.positions(49)
+    torch.testing.assert_close(found, resample_positions(backbone.pos_embed, 7, "hub"))
+    assert backbone(torch.zeros(2, 3, 98, 98)).shape == (2, 50, 16)
+    found.sum().backward()
+    assert backbone.pos_embed.grad is not None
+    assert float(backbone.pos_embed.grad[0, 0].mean()) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cross_entropy_is_that_of_the_softmax(dtype: torch.dtype) -> None:
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, 11, generator=random, dtype=dtype).requires_grad_()
+    assignment = torch.rand(7, 11, generator=random, dtype=dtype)
+    assignment[3] = 0  # a row of padding
+    weight = torch.rand(7, generator=random, dtype=dtype)
+    plain = -(assignment * torch.log_softmax(logits / 0.1, dim=-1)).sum(dim=-1)
+    (wanted,) = torch.autograd.grad((plain * weight).sum(), logits)
+    own = cross_entropy(logits, assignment, 0.1)
+    (found,) = torch.autograd.grad((own * weight).sum(), logits)
+    torch.testing.assert_close(own, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert float(found[3].abs().max()) == 0
+
+
+def test_attention_in_bf16_is_near_that_of_torch() -> None:
+    random = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 17, 16, generator=random).bfloat16().unbind(0)
+    wanted = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    torch.testing.assert_close(attention(q, k, v).float(), wanted, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.real_data
 def test_three_whole_steps(conformance: Conformance) -> None:
     rule, golden = conformance
@@ -153,7 +205,9 @@ def test_three_whole_steps(conformance: Conformance) -> None:
         norms = clip_gradients(network.parts())
         optimiser.step()
         model.update_teacher(values.momentum)
-        for name, loss in losses._asdict().items():
+        assert float(losses.local) == 0
+        for name in ("dino", "ibot", "koleo", "total"):
+            loss = getattr(losses, name)
             assert float(loss.detach()) == pytest.approx(golden[f"step/{name}"][step], rel=1e-4)
         for name, norm in norms.items():
             assert float(norm) == pytest.approx(golden[f"step/norm_{name}"][step], rel=1e-4)

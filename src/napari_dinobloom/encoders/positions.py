@@ -31,13 +31,14 @@ def resample_positions(pos_1ND: Tensor, grid: int, rule: PositionRule) -> Tensor
     Returns
     -------
     Tensor
-        (1, 1 + grid * grid, D) float32.
+        (1, 1 + grid * grid, D) float32, or float64 if `pos_1ND` is.
     """
     import torch
     import torch.nn.functional as F
 
     side = round((pos_1ND.shape[1] - 1) ** 0.5)
-    patches = pos_1ND[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    pos_1ND = pos_1ND.to(torch.promote_types(pos_1ND.dtype, torch.float32))
+    patches = pos_1ND[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
     if rule == "hub":
         scale = (grid + HUB_OFFSET) / side
         moved = F.interpolate(
@@ -46,4 +47,4 @@ def resample_positions(pos_1ND: Tensor, grid: int, rule: PositionRule) -> Tensor
     else:  # by size, as n * (grid / n) may round to less than the grid
         moved = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=rule == "timm")
     flat = moved.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)
-    return torch.cat([pos_1ND[:, :1].float(), flat], dim=1)
+    return torch.cat([pos_1ND[:, :1], flat], dim=1)

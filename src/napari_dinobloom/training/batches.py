@@ -45,7 +45,7 @@ class Batches:
     Raises
     ------
     InputError
-        If the groups cannot be shared out evenly, or local crops are asked for.
+        If the groups cannot be shared out evenly.
     """
 
     def __init__(
@@ -57,8 +57,6 @@ class Batches:
         grid: int = 16,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if config.augmentation.local_crops:
-            raise InputError("Local crops have no loss here yet: set augmentation.local_crops=0 and weights.dino=0.5.")
         groups = config.batch.total // config.batch.group
         if groups % world.size:
             raise InputError(
@@ -107,7 +105,8 @@ class Batches:
         share, ratio = config.masks.probability, config.masks.ratio
         masks = block_masks(size, self.grid, config.run.seed, number, iteration, probability=share, ratio=ratio)
         rows = most_masked(size, self.grid, probability=share, ratio=ratio) if config.run.compile else None
-        return Group(views.crops.to(self.dtype), masks.to(device, non_blocking=True), rows)
+        local = None if views.local is None else views.local.to(self.dtype)
+        return Group(views.crops.to(self.dtype), masks.to(device, non_blocking=True), rows, local)
 
     def close(self) -> None:
         """Stop reading ahead."""

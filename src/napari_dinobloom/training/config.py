@@ -216,6 +216,11 @@ class Config:
         terms = asdict(self.weights)
         if min(terms.values()) < 0 or max(terms.values()) == 0:
             raise InputError(f"weights are {terms}; none may be negative, and one must be above 0.")
+        if bool(self.weights.local) != bool(self.augmentation.local_crops):
+            raise InputError(
+                f"weights.local is {self.weights.local} and augmentation.local_crops {self.augmentation.local_crops}: "
+                "give both or none. DINOv2 has eight local crops, weights.local=0.8889 and weights.dino=0.1111."
+            )
         if self.weights.ibot and self.masks.probability * self.batch.group * 2 < 1:
             raise InputError(
                 f"masks.probability {self.masks.probability} masks no crop of a group of {self.batch.group} pictures, "

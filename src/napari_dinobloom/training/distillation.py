@@ -1,14 +1,15 @@
-"""Student and teacher, and one step's losses: DINO between two global crops, iBOT on masked patches, KoLeo.
+"""Student and teacher, and one step's losses: DINO between crops, iBOT on masked patches, KoLeo.
 
-After DINOv2 (Oquab et al. 2023, arXiv 2304.07193) as DinoBloom's training uses it: no loss between global and local
-crops, a head of its own for iBOT, Sinkhorn-Knopp in place of centering. A step's pictures come in *groups* (the
-reference's batch of one card): masks and KoLeo know only their own group, Sinkhorn-Knopp balances all of them over
-all processes. A micro-batch is one group, so that neither their number nor that of the processes changes a step.
+After DINOv2 (Oquab et al. 2023, arXiv 2304.07193) as DinoBloom's training uses it: a head of its own for iBOT,
+Sinkhorn-Knopp in place of centering, no local crops unless they are asked for. A step's pictures come in *groups*
+(the reference's batch of one card): masks and KoLeo know only their own group, Sinkhorn-Knopp balances all of them
+over all processes. A micro-batch is one group, so that neither their number nor that of the processes changes a step.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from napari_dinobloom.encoders.architecture import Architecture
 from napari_dinobloom.encoders.networks.vit import VisionTransformer
+from napari_dinobloom.encoders.positions import resample_positions
 from napari_dinobloom.training.heads import DINOHead
 from napari_dinobloom.training.losses import Balance, balance, cross_entropy, koleo_loss
 
@@ -33,6 +35,8 @@ class Weights:
     """Of the loss on masked patches."""
     koleo: float = 0.1
     """Of the sum of KoLeo over both crops."""
+    local: float = 0.0
+    """Of the loss of local crops against both global ones, averaged over pairs."""
 
 
 class Group(NamedTuple):
@@ -45,6 +49,8 @@ class Group(NamedTuple):
     rows: int | None = None
     """Masked patches are padded to this number (`masking.most_masked`), so that shapes stay the same from step to step
     and a graphics card need not be asked how many there are; None pads nothing."""
+    local: Tensor | None = None
+    """(k n, 3, y, x): first the n first local crops, then the n second ones and so on; the student alone sees them."""
 
     def masked(self) -> tuple[Tensor, Tensor]:
         """Give the places of the masked patches among all (rows,), padded with 0, and which of them count."""
@@ -62,11 +68,28 @@ class Losses(NamedTuple):
     dino: Tensor
     ibot: Tensor
     koleo: Tensor
+    local: Tensor
     total: Tensor
 
 
+class Seen(NamedTuple):
+    """What a network makes of a group."""
+
+    classes: Tensor
+    """Class tokens of the global crops (2 n, D), before the head."""
+    of_classes: Tensor
+    """Their bottlenecks, float32."""
+    of_patches: Tensor
+    """Bottlenecks of the patches that were asked for, float32."""
+    of_local: Tensor | None
+    """Bottlenecks of the class tokens of the local crops (k n, bottleneck), float32."""
+
+
 class MaskedTransformer(VisionTransformer):
-    """A vision transformer with a mask token that takes the place of masked patches."""
+    """A vision transformer with a mask token that takes the place of masked patches.
+
+    It takes square crops of any whole number of patches: positions are resampled by the rule of DINOv2's own models.
+    """
 
     def __init__(self, arch: Architecture, grid: int = 16) -> None:
         super().__init__(arch, grid)
@@ -75,6 +98,11 @@ class MaskedTransformer(VisionTransformer):
     def forward(self, x_BCYX: Tensor, masks_BP: Tensor | None = None, mask_token_1D: Tensor | None = None) -> Tensor:
         """Compute all tokens, as the base class does, with the mask token of its own."""
         return super().forward(x_BCYX, masks_BP, self.mask_token if mask_token_1D is None else mask_token_1D)
+
+    def positions(self, patches: int) -> Tensor:
+        """Resample the positions to a grid of another size."""
+        grid = math.isqrt(patches)
+        return self.pos_embed if grid == self.grid else resample_positions(self.pos_embed, grid, "hub")
 
 
 class Network(nn.Module):
@@ -93,15 +121,19 @@ class Network(nn.Module):
         self.backbone, self.dino_head, self.ibot_head = backbone, dino_head, ibot_head
         self.autocast: torch.dtype | None = None
 
-    def forward(self, group: Group, places: Tensor, *, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute a group's class tokens (2 n, D) and the bottlenecks of class tokens and of the patches at `places`.
+    def forward(self, group: Group, places: Tensor, *, student: bool) -> Seen:
+        """Look at a group's crops; the patches at `places` go through the iBOT head.
 
-        With `autocast` set, backbone and heads compute in that type; bottlenecks are float32 all the same.
+        A student sees masked crops, and the local ones. With `autocast` set, backbone and heads compute in that type;
+        bottlenecks are float32 all the same.
         """
         with torch.autocast(group.crops.device.type, self.autocast, enabled=self.autocast is not None):
-            tokens: Tensor = self.backbone(group.crops, group.masks if masked else None)
+            tokens: Tensor = self.backbone(group.crops, group.masks if student else None)
             classes, patches = tokens[:, 0], tokens[:, 1:].flatten(0, 1).index_select(0, places)
-            return classes, self.dino_head.bottleneck(classes), self.ibot_head.bottleneck(patches)
+            local = None
+            if student and group.local is not None:
+                local = self.dino_head.bottleneck(self.backbone(group.local)[:, 0])
+            return Seen(classes, self.dino_head.bottleneck(classes), self.ibot_head.bottleneck(patches), local)
 
     def parts(self) -> Iterator[tuple[str, list[nn.Parameter]]]:
         """Give the three parts whose gradients are clipped each by itself, with their parameters."""
@@ -170,10 +202,10 @@ class SelfDistillation:
         for group in groups:
             places, counts = group.masked()
             counted.append(counts)
-            _, of_classes, of_patches = self.teacher(group, places, masked=False)
-            first, second = of_classes.chunk(2)
+            seen = self.teacher(group, places, student=False)
+            first, second = seen.of_classes.chunk(2)
             classes.append(torch.cat([second, first]))
-            patches.append(of_patches)
+            patches.append(seen.of_patches)
         dino, ibot = self.teacher.dino_head.last_layer, self.teacher.ibot_head.last_layer
         count = torch.tensor([sum(len(g.crops) for g in groups) // 2, len(groups)], device=classes[0].device)
         if self.group is not None:
@@ -200,24 +232,30 @@ class SelfDistillation:
             Which of its groups this is.
         """
         places, counts = group.masked()
-        classes, of_classes, of_patches = self.trained(group, places, masked=True)
-        dino = cross_entropy(
-            self.student.dino_head.last_layer(of_classes),
-            targets.class_balance.assignment(self.teacher.dino_head.last_layer(targets.classes[number]), number),
-            self.student_temperature,
+        seen: Seen = self.trained(group, places, student=True)
+        student, teacher, temperature = self.student, self.teacher, self.student_temperature
+        assigned = targets.class_balance.assignment(
+            lambda part: teacher.dino_head.last_layer(targets.classes[part]), number
         )
+        dino = cross_entropy(student.dino_head.last_layer(seen.of_classes), assigned, temperature)
         ibot = cross_entropy(
-            self.student.ibot_head.last_layer(of_patches),
-            targets.patch_balance.assignment(self.teacher.ibot_head.last_layer(targets.patches[number]), number),
-            self.student_temperature,
+            student.ibot_head.last_layer(seen.of_patches),
+            targets.patch_balance.assignment(lambda part: teacher.ibot_head.last_layer(targets.patches[part]), number),
+            temperature,
         )
+        local = dino.new_zeros(1)
+        if seen.of_local is not None:
+            of_picture = torch.stack(assigned.chunk(2)).mean(dim=0)  # linear: the mean of two losses is that of targets
+            of_local = student.dino_head.last_layer(seen.of_local)
+            local = cross_entropy(of_local, of_picture.repeat(len(of_local) // len(of_picture), 1), temperature)
         crops, patches = 2 * targets.images, group.masks.shape[1]
         shares = counts / group.masks.sum(dim=1).clamp(min=1).to(ibot.dtype)[places // patches]
-        koleo = torch.stack([koleo_loss(crop) for crop in classes.chunk(2)]).sum() / targets.groups
+        koleo = torch.stack([koleo_loss(crop) for crop in seen.classes.chunk(2)]).sum() / targets.groups
         weighted = (
             self.weights.dino * dino.sum() / crops,
             self.weights.ibot * (ibot * shares).sum() / crops,
             self.weights.koleo * koleo,
+            self.weights.local * local.mean() * (len(dino) / crops),
         )
         return Losses(*weighted, torch.stack(weighted).sum())
 

@@ -297,5 +297,6 @@ def _named(groups: list[Group]) -> dict[str, torch.Tensor]:
     return {
         f"{name}.{number}": tensor
         for number, group in enumerate(groups)
-        for name, tensor in (("crops", group.crops), ("masks", group.masks))
+        for name, tensor in (("crops", group.crops), ("masks", group.masks), ("local", group.local))
+        if tensor is not None
     }

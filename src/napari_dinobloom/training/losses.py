@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,16 +41,21 @@ class Balance:
         Subtracted from the scaled logits before the exponential.
     temperature : float
         Divides the logits.
+    whole : Tensor (rows, prototypes), optional
+        The assignment itself, where there is a single part.
     """
 
     by_prototype: Tensor
     by_row: list[Tensor]
     shift: Tensor
     temperature: float
+    whole: Tensor | None = None
 
-    def assignment(self, logits: Tensor, part: int) -> Tensor:
-        """Give the assignment (rows, prototypes) of a part from its logits; each row that counts has the sum 1."""
-        matrix = (_exact(logits) / self.temperature - self.shift).exp_()
+    def assignment(self, scores: Scores, part: int) -> Tensor:
+        """Give the assignment (rows, prototypes) of a part; each row that counts has the sum 1."""
+        if self.whole is not None:
+            return self.whole
+        matrix = (_exact(scores(part)) / self.temperature - self.shift).exp_()
         return matrix.mul_(self.by_prototype).mul_(self.by_row[part].unsqueeze(1))
 
 
@@ -65,7 +71,7 @@ def balance(
     """Balance rows that are computed part by part, so that their scores never lie in memory together.
 
     Each iteration is one pass over the parts: a row's factor follows from the columns' factors of the pass before. A
-    single part is computed once.
+    single part is computed once, and its assignment kept.
 
     Parameters
     ----------
@@ -107,7 +113,9 @@ def balance(
             if group is not None:
                 dist.all_reduce(mass, group=group)
             by_prototype = rows / (mass * len(mass))
-    return Balance(by_prototype, by_row, shift, temperature)
+    if only is not None:
+        only.mul_(by_prototype).mul_(by_row[0].unsqueeze(1))
+    return Balance(by_prototype, by_row, shift, temperature, only)
 
 
 def sinkhorn_knopp(
@@ -140,7 +148,7 @@ def sinkhorn_knopp(
     """
     counts = torch.ones(len(logits), dtype=torch.bool, device=logits.device) if valid is None else valid
     logits = logits.detach()
-    return balance(lambda _: logits, [counts], temperature, iterations, group=group).assignment(logits, 0)
+    return balance(lambda _: logits, [counts], temperature, iterations, group=group).assignment(lambda _: logits, 0)
 
 
 def dino_loss(student_logits: Tensor, assignment: Tensor, temperature: float = 0.1) -> Tensor:
@@ -206,8 +214,31 @@ def koleo_loss(x: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, assignment: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of each row against its assignment, (rows,)."""
-    return -(assignment * F.log_softmax(_exact(logits) / temperature, dim=-1)).sum(dim=-1)
+    """Cross-entropy of each row against its assignment, (rows,); no gradient flows to the assignment."""
+    out: Tensor = _CrossEntropy.apply(_exact(logits), assignment, temperature)
+    return out
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """``-(assignment * log_softmax(logits / temperature)).sum(-1)``, which keeps two matrices and not five."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, assignment: Tensor, temperature: float) -> Tensor:
+        scaled = logits / temperature
+        whole = scaled.logsumexp(dim=-1)
+        mass = assignment.sum(dim=-1)
+        said = torch.linalg.vecdot(assignment, scaled)
+        ctx.save_for_backward(scaled, whole, mass, assignment)
+        ctx.temperature = temperature
+        out: Tensor = mass * whole - said
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        scaled, whole, mass, assignment = ctx.saved_tensors
+        weight = (gradients[0] / ctx.temperature).unsqueeze(1)
+        gradient = (scaled - whole.unsqueeze(1)).exp_().mul_(mass.unsqueeze(1) * weight)
+        return gradient.addcmul_(assignment, weight, value=-1), None, None
 
 
 def patch_weights(masks: Tensor) -> Tensor:

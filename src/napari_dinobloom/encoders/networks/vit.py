@@ -29,7 +29,8 @@ def attention(q_BHND: Tensor, k_BHND: Tensor, v_BHND: Tensor) -> Tensor:
     if q_BHND.dtype != torch.bfloat16 or q_BHND.device.type != "cpu":
         return F.scaled_dot_product_attention(q_BHND, k_BHND, v_BHND)
     weight_BHNN = (q_BHND * q_BHND.shape[-1] ** -0.5) @ k_BHND.transpose(-2, -1)
-    return weight_BHNN.softmax(dim=-1) @ v_BHND
+    mixed: Tensor = weight_BHNN.softmax(dim=-1) @ v_BHND
+    return mixed
 
 
 class Attention(nn.Module):
@@ -204,4 +205,8 @@ class VisionTransformer(Backbone):
         x_BPD = self.patch_embed(x_BCYX)
         if masks_BP is not None and mask_token_1D is not None:
             x_BPD = torch.where(masks_BP.unsqueeze(-1), mask_token_1D.to(x_BPD.dtype).unsqueeze(0), x_BPD)
-        return torch.cat([self.cls_token.expand(len(x_BPD), -1, -1), x_BPD], dim=1) + self.pos_embed
+        return torch.cat([self.cls_token.expand(len(x_BPD), -1, -1), x_BPD], dim=1) + self.positions(x_BPD.shape[1])
+
+    def positions(self, patches: int) -> Tensor:
+        """Give the positions (1, 1 + patches, D) that are added to a picture's tokens."""
+        return self.pos_embed
