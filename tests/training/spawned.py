@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Callable
@@ -141,6 +142,20 @@ class Agreement:
         return agree(world, world.rank == world.size - 1), agree(world, False)
 
 
+class Death:
+    """One process is killed between two steps, as by a system that has no memory left."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def __call__(self, world: World) -> None:
+        model, optimiser = set_up(world, "ddp")
+        train(world, model, optimiser, range(2))
+        if world.rank == self.rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        train(world, model, optimiser, range(2, 4))
+
+
 class Failure:
     """The last process fails while the others wait for it."""
 
@@ -151,12 +166,16 @@ class Failure:
 
 
 def spawn(size: int, folder: Path, *jobs: Callable[[World], Any]) -> list[list[Any]]:
-    """Run jobs one after the other in several processes; what each process got for each job, or its error's text."""
+    """Run jobs one after the other in several processes; what each process got for each job, or its error's text.
+
+    Nothing for a process that was killed.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["napari_dinobloom.training.checkpoint", "spawned"])
+    # DDP imports torch._dynamo, which takes seconds: once here in place of once in each process.
+    context.set_forkserver_preload(["napari_dinobloom.training.checkpoint", "torch._dynamo", "spawned"])
     processes = [
         context.Process(target=_run, args=(rank, size, port, folder, jobs), daemon=True) for rank in range(size)
     ]
@@ -165,7 +184,8 @@ def spawn(size: int, folder: Path, *jobs: Callable[[World], Any]) -> list[list[A
     for process in processes:
         process.join(60)
         assert process.exitcode is not None, "a process hangs"
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
+    files = [folder / f"{rank}.pt" for rank in range(size)]
+    return [torch.load(file, weights_only=False) if file.exists() else [] for file in files]
 
 
 def _run(rank: int, size: int, port: int, folder: Path, jobs: tuple[Callable[[World], Any], ...]) -> None:

@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, where: str) ->
         checkpoints.save(model, optimiser, 2)
         with pytest.raises(StudyError, match="iteration-00000002"):
             checkpoints.finish()
-    assert [path.name for path in tmp_path.glob("iteration-*")] == ["iteration-00000001"]
+    assert [path.name for path in tmp_path.iterdir()] == ["iteration-00000001"]  # what was begun takes no room either
     load(tmp_path / "iteration-00000001", model, optimiser, ALONE)
     checkpoints.save(model, optimiser, 2)
     checkpoints.finish()
@@ -169,6 +169,17 @@ def test_starting_from_a_dinov2_file(small: SelfDistillation, tmp_path: Path) ->
     assert not torch.equal(one.dino_head.mlp[0].weight, other.dino_head.mlp[0].weight)
     assert not torch.equal(one.dino_head.mlp[0].weight, one.ibot_head.mlp[0].weight)
     assert one.ibot_head.last_layer.weight_v.shape == (9, 4)
+
+
+def test_starting_from_another_kind_of_network_is_refused(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in resnet50().state_dict().items()}
+    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "resnet.pth")
+    with pytest.raises(EncoderError, match=r"resnet\.pth: holds ResNet-50; training starts from a vision transformer"):
+        start_from(tmp_path / "resnet.pth")
+    (tmp_path / "resnet.pth").unlink()  # 100 MB
 
 
 def test_heads_that_do_not_fit_are_refused(small: SelfDistillation, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from spawned import Agreement, Failure, set_up, spawn, toy
+from spawned import Agreement, Death, Failure, set_up, spawn, toy
 
 from napari_dinobloom.training.parallel import StopSignal, World, agree, parallelize, start
 
@@ -24,6 +24,19 @@ def test_when_one_process_fails_the_others_end_with_its_error(tmp_path: Path) ->
     assert failed == "ValueError: picture 7 is broken"
     assert other.startswith("ProcessError: ")
     assert "process 1 of 2: ValueError: picture 7 is broken" in other
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.parametrize("killed", [0, 1])
+def test_when_one_process_is_killed_the_others_end(tmp_path: Path, killed: int) -> None:
+    began = time.monotonic()
+    found = spawn(2, tmp_path, Death(killed))
+    assert found[killed] == []
+    [said] = found[1 - killed]
+    who = "process 0, which can no longer be reached" if killed == 0 else "process 0 of 2: lost another one"
+    assert said.startswith(f"ProcessError: The training ended because of {who}")
+    assert said.endswith("The same command goes on from the last checkpoint.")
     assert time.monotonic() - began < 60
 
 

@@ -194,6 +194,7 @@ class Checkpoints:
                     self._commit(part, path, text, best)
             except StudyError as error:
                 failed = error
+                shutil.rmtree(part, ignore_errors=True)
         if self.world.side is not None:
             down = torch.tensor(int(failed is not None))
             dist.all_reduce(down, group=self.world.side)

@@ -33,6 +33,11 @@ Strategy = Literal["none", "ddp", "fsdp"]
 
 FAILED = "failed"
 
+LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Timed out")
+"""What torch's errors say where another process is no longer there."""
+
+GO_ON = "The same command goes on from the last checkpoint."
+
 
 class ProcessError(DinoBloomError):
     """A process of a training ended and took the others with it."""
@@ -122,16 +127,19 @@ def together(world: World) -> Iterator[None]:
     Raises
     ------
     ProcessError
-        In the other processes; the one that failed raises its own error.
+        In the other processes; the one that failed raises its own error. In all that are left, where one was killed
+        and could say nothing.
     """
     try:
         yield
     except Exception as error:
-        mine = f"process {world.rank} of {world.size}: {type(error).__name__}: {error}"
+        lost = world.group is not None and isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
+        said = "lost another one, which was killed or hangs" if lost else f"{type(error).__name__}: {error}"
+        mine = f"process {world.rank} of {world.size}: {said}"
         first = mine if world.store is None else _first_error(world.store, mine)
-        if first == mine:
+        if first == mine and not lost:
             raise
-        raise ProcessError(f"The training ended because of {first}") from error
+        raise ProcessError(f"The training ended because of {first}. {GO_ON}") from error
 
 
 def _first_error(store: Store, mine: str) -> str:
@@ -139,7 +147,7 @@ def _first_error(store: Store, mine: str) -> str:
     try:
         return bytes(store.compare_set(FAILED, "", mine)).decode()
     except (dist.DistError, RuntimeError):
-        return "process 0, which can no longer be reached; it says why in its own output"
+        return "process 0, which can no longer be reached: it was killed, or says why in its own output"
 
 
 def agree(world: World, flag: bool) -> bool:
