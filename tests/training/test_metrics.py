@@ -20,16 +20,20 @@ from napari_dinobloom.errors import DinoBloomError, InputError
 from napari_dinobloom.training.metrics import Metrics, NanGuard, read_metrics
 
 NAN = float("nan")
+REAL = importlib.util.find_spec
 
 
 @pytest.fixture(autouse=True)
 def _only_what_is_faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """TensorBoard and Weights & Biases are there only where a test puts them."""
-    real = importlib.util.find_spec
-    names = ("tensorboard", "wandb")
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: sys.modules.get(name) if name in names else real(name, *a)
-    )
+
+    def find(name: str, *rest: Any) -> Any:
+        if name not in ("tensorboard", "wandb"):
+            return REAL(name, *rest)
+        there = sys.modules.get(name)
+        return there if there is not None and there.__spec__ is None else None
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
     return
 
 
@@ -155,6 +159,29 @@ def test_tensorboard_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.M
     assert made[0].options == {"purge_step": 7}
     assert ("total", 2.0, 7) in made[0].got
     assert made[0].closed
+
+
+def test_tensorboard_reads_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no TensorBoard here")
+    monkeypatch.setattr(importlib.util, "find_spec", REAL)
+    with Metrics(tmp_path, 0, 1) as metrics:
+        for iteration in (1, 2, 3):
+            metrics.add(iteration, {"total": float(iteration)})
+    with Metrics(tmp_path, 0, 1, resumed=1) as metrics:
+        metrics.add(2, {"total": 20.0})
+    found = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert [(one.step, one.value) for one in found.Scalars("total")] == [(1, 1.0), (2, 20.0)]
+
+
+def test_without_tensorboard_it_says_what_to_install(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Metrics(tmp_path, 0, 1):
+        pass
+    with Metrics(tmp_path, 1, 1):
+        pass
+    assert [record.getMessage() for record in caplog.records] == [
+        "TensorBoard is not installed, only metrics.jsonl is written: pip install 'napari-dinobloom[training]'"
+    ]
 
 
 def test_weights_and_biases_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

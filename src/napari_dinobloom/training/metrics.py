@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ from torch import Tensor
 
 from napari_dinobloom.errors import DinoBloomError, InputError
 from napari_dinobloom.io.atomic import disk_errors, replacing, write_text
+
+log = logging.getLogger(__name__)
 
 FILE = "metrics.jsonl"
 """One JSON object per line: ``iteration`` (iterations done), ``time`` (seconds since 1970), and named numbers."""
@@ -279,6 +282,8 @@ def _sinks(folder: Path, resumed: int, console: Console, wandb: str) -> list[Sin
         sinks.append(_WandB(folder, wandb))
     if importlib.util.find_spec("tensorboard") is not None:
         sinks.append(_TensorBoard(folder, resumed))
+    else:
+        log.warning("TensorBoard is not installed, only %s is written: pip install 'napari-dinobloom[training]'", FILE)
     if console.is_terminal:
         sinks.append(_LiveTable(console))
     return sinks
