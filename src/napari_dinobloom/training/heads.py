@@ -70,7 +70,7 @@ class Prototypes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Score vectors, (rows, width) to (rows, count); the product leaves in float32 whatever autocast says."""
         with torch.autocast(x.device.type, enabled=False):
-            weight = self.weight_g * self.weight_v / self.weight_v.norm(dim=1, keepdim=True)
+            weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
             if self.factors is None or x.device.type != "cuda":
                 return F.linear(x, weight)
             out: Tensor = _Product.apply(x.to(self.factors), weight.to(self.factors))

@@ -29,7 +29,7 @@ Scores = Callable[[int], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Sinkhorn-Knopp's scaling of ``exp(logits / temperature)``, from which assignments follow part by part.
+    """Sinkhorn-Knopp's scaling of ``exp(logits)``, from which assignments follow part by part.
 
     Attributes
     ----------
@@ -38,9 +38,7 @@ class Balance:
     by_row : list of Tensor (rows of a part,)
         Factors of rows, for each part; 0 for rows that do not count.
     shift : Tensor ()
-        Subtracted from the scaled logits before the exponential.
-    temperature : float
-        Divides the logits.
+        Subtracted from the logits before the exponential.
     whole : Tensor (rows, prototypes), optional
         The assignment itself, where there is a single part.
     """
@@ -48,14 +46,13 @@ class Balance:
     by_prototype: Tensor
     by_row: list[Tensor]
     shift: Tensor
-    temperature: float
     whole: Tensor | None = None
 
     def assignment(self, scores: Scores, part: int) -> Tensor:
         """Give the assignment (rows, prototypes) of a part; each row that counts has the sum 1."""
         if self.whole is not None:
             return self.whole
-        matrix = (_exact(scores(part)) / self.temperature - self.shift).exp_()
+        matrix = (_exact(scores(part)) - self.shift).exp_()
         return matrix.mul_(self.by_prototype).mul_(self.by_row[part].unsqueeze(1))
 
 
@@ -63,7 +60,6 @@ class Balance:
 def balance(
     scores: Scores,
     valid: Sequence[Tensor],
-    temperature: float,
     iterations: int = 3,
     *,
     group: dist.ProcessGroup | None = None,
@@ -76,11 +72,9 @@ def balance(
     Parameters
     ----------
     scores : function of int
-        Logits (rows, prototypes) of a part.
+        Logits (rows, prototypes) of a part, divided by the teacher temperature.
     valid : sequence of Tensor (rows,) of bool
         For each part, which rows count.
-    temperature : float
-        Teacher temperature, above 0.
     iterations : int, default: 3
         Rounds; each balances prototypes, then rows.
     group : ProcessGroup, optional
@@ -94,17 +88,17 @@ def balance(
     rows = torch.stack([part.sum() for part in valid]).sum().to(first.dtype)
     later = [_exact(scores(part)).amax() for part in range(1, len(valid)) if len(valid[part])]
     tops = [first.amax(), *later] if len(first) else later
-    shift = torch.stack(tops).amax() / temperature if tops else first.new_tensor(-torch.inf)
+    shift = torch.stack(tops).amax() if tops else first.new_tensor(-torch.inf)
     if group is not None:
         dist.all_reduce(rows, group=group)
         dist.all_reduce(shift, dist.ReduceOp.MAX, group=group)
     by_prototype = first.new_zeros(first.shape[1])
     by_row = [part.to(first.dtype) for part in valid]
-    only = (first / temperature - shift).exp_() if len(valid) == 1 else None
+    only = (first - shift).exp_() if len(valid) == 1 else None
     for number in range(iterations + 1):
         mass = torch.zeros_like(by_prototype)
         for part, counts in enumerate(valid):
-            matrix = (_exact(scores(part)) / temperature - shift).exp_() if only is None else only
+            matrix = (_exact(scores(part)) - shift).exp_() if only is None else only
             if number:
                 by_row[part] = counts / (matrix @ by_prototype)
             if number < iterations:
@@ -115,7 +109,7 @@ def balance(
             by_prototype = rows / (mass * len(mass))
     if only is not None:
         only.mul_(by_prototype).mul_(by_row[0].unsqueeze(1))
-    return Balance(by_prototype, by_row, shift, temperature, only)
+    return Balance(by_prototype, by_row, shift, only)
 
 
 def sinkhorn_knopp(
@@ -147,8 +141,8 @@ def sinkhorn_knopp(
         float32 (float64 for float64 logits), each valid row with the sum 1; without gradient.
     """
     counts = torch.ones(len(logits), dtype=torch.bool, device=logits.device) if valid is None else valid
-    logits = logits.detach()
-    return balance(lambda _: logits, [counts], temperature, iterations, group=group).assignment(lambda _: logits, 0)
+    scaled = logits.detach() / temperature
+    return balance(lambda _: scaled, [counts], iterations, group=group).assignment(lambda _: scaled, 0)
 
 
 def dino_loss(student_logits: Tensor, assignment: Tensor, temperature: float = 0.1) -> Tensor:
@@ -165,7 +159,7 @@ def dino_loss(student_logits: Tensor, assignment: Tensor, temperature: float = 0
     -------
     Tensor ()
     """
-    return cross_entropy(student_logits, assignment, temperature).mean()
+    return cross_entropy(student_logits / temperature, assignment).mean()
 
 
 def ibot_loss(student_logits: Tensor, assignment: Tensor, masks: Tensor, temperature: float = 0.1) -> Tensor:
@@ -188,7 +182,7 @@ def ibot_loss(student_logits: Tensor, assignment: Tensor, masks: Tensor, tempera
     Tensor ()
     """
     weights = patch_weights(masks).to(_exact(student_logits).dtype)
-    return (cross_entropy(student_logits, assignment, temperature) * weights).sum() / len(masks)
+    return (cross_entropy(student_logits / temperature, assignment) * weights).sum() / len(masks)
 
 
 def koleo_loss(x: Tensor) -> Tensor:
@@ -213,32 +207,38 @@ def koleo_loss(x: Tensor) -> Tensor:
     return -(distance + LOG_EPS).log().mean()
 
 
-def cross_entropy(logits: Tensor, assignment: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of each row against its assignment, (rows,); no gradient flows to the assignment."""
-    out: Tensor = _CrossEntropy.apply(_exact(logits), assignment, temperature)
+def cross_entropy(scaled: Tensor, assignment: Tensor) -> Tensor:
+    """Cross-entropy of each row against its assignment, (rows,); no gradient flows to the assignment.
+
+    Parameters
+    ----------
+    scaled : Tensor (rows, prototypes)
+        The student's scores, divided by its temperature.
+    assignment : Tensor (rows, prototypes)
+        Rows may have any sum; one of zeros gives 0.
+    """
+    out: Tensor = _CrossEntropy.apply(_exact(scaled), assignment)
     return out
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """``-(assignment * log_softmax(logits / temperature)).sum(-1)``, which keeps two matrices and not five."""
+    """``-(assignment * log_softmax(logits)).sum(-1)``, which keeps its gradient alone: one matrix and not five."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, assignment: Tensor, temperature: float) -> Tensor:
-        scaled = logits / temperature
-        whole = scaled.logsumexp(dim=-1)
-        mass = assignment.sum(dim=-1)
-        said = torch.linalg.vecdot(assignment, scaled)
-        ctx.save_for_backward(scaled, whole, mass, assignment)
-        ctx.temperature = temperature
-        out: Tensor = mass * whole - said
+    def forward(ctx: Any, logits: Tensor, assignment: Tensor) -> Tensor:
+        top = logits.amax(dim=-1, keepdim=True)
+        gradient = (logits - top).exp_()
+        whole = gradient.sum(dim=-1, keepdim=True)
+        mass = assignment.sum(dim=-1, keepdim=True)
+        said = torch.bmm(assignment.unsqueeze(1), logits.unsqueeze(2)).flatten()
+        ctx.save_for_backward(gradient.mul_(mass / whole).sub_(assignment))
+        out: Tensor = (mass * (top + whole.log())).flatten() - said
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        scaled, whole, mass, assignment = ctx.saved_tensors
-        weight = (gradients[0] / ctx.temperature).unsqueeze(1)
-        gradient = (scaled - whole.unsqueeze(1)).exp_().mul_(mass.unsqueeze(1) * weight)
-        return gradient.addcmul_(assignment, weight, value=-1), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0].unsqueeze(1), None
 
 
 def patch_weights(masks: Tensor) -> Tensor:
