@@ -19,6 +19,7 @@ from napari_dinobloom.training import loop
 from napari_dinobloom.training.__main__ import main
 from napari_dinobloom.training.batches import Batches
 from napari_dinobloom.training.config import Config, load
+from napari_dinobloom.training.evaluation import Best
 from napari_dinobloom.training.loop import pictures_of, train
 from napari_dinobloom.training.manifest import read_manifest
 from napari_dinobloom.training.metrics import read_metrics
@@ -69,6 +70,31 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, mo
     assert all(np.isfinite(line["total"]) for line in lines)
     encoder = load_encoder(path, device="cpu")
     assert encoder.embed(np.full((1, 224, 224, 3), 200, np.uint8)).shape == (1, 32)
+
+
+def test_a_training_that_lost_its_last_export_makes_it_again(tmp_path: Path) -> None:
+    path = train(_config(tmp_path / "run", "run.stop=1"))
+    before = path.read_bytes()
+    path.unlink()
+    assert train(_config(tmp_path / "run", "run.stop=1")) == path
+    assert path.read_bytes() == before
+
+
+def test_a_resumed_training_is_as_patient_as_it_is_told_now(tmp_path: Path) -> None:
+    train(_config(tmp_path, "run.stop=1", "evaluation.patience=3"))
+    state = tmp_path / "checkpoints" / "iteration-00000001" / "state.json"
+    about = json.loads(state.read_text())
+    about["extra"]["best"] |= {"value": 0.5, "iteration": 1, "waited": 2}
+    state.write_text(json.dumps(about))
+    alone = World(0, 1, 0, torch.device("cpu"))
+    for more, best in (
+        ("evaluation.patience=7", Best("knn_20", 7, 0.5, 1, 2)),
+        ("evaluation.score=probe", Best("probe")),
+    ):
+        run = loop.Run(_config(tmp_path, more), alone)
+        run.close()
+        assert (run.iteration, run.best) == (1, best)
+    assert train(_config(tmp_path, "evaluation.patience=2")).name == "teacher-0000001.safetensors"  # it had ended
 
 
 def test_a_signal_saves_the_iteration_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,13 +121,15 @@ class Run:
         if newest is None:
             return 0
         restored = load(newest, self.model, self.optimiser, self.world)
-        self.best = Best(**restored.extra["best"])
+        before = Best(**restored.extra["best"])
+        if before.score == self.best.score:  # another score has no best so far; the patience is that of today
+            self.best = replace(before, patience=self.best.patience)
         return restored.iteration
 
     def go(self, stopped: Callable[[], bool]) -> Path:
         """Repeat steps until the end, the patience's end, or until `stopped` says so."""
         config, export = self.config, self.out / f"teacher-{self.iteration:07d}.safetensors"
-        while self.iteration < config.last:
+        while self.iteration < config.last and not self.best.stop:
             self.step()
             done, ended = self.iteration, self.iteration == config.last
             improved = False
@@ -144,6 +146,9 @@ class Run:
             if halt:
                 break
         self.checkpoints.finish()
+        if agree(self.world, self.world.rank == 0 and not export.is_file()):  # killed after its last checkpoint
+            self.checkpoints.export(self.model, export, "training")
+            self.checkpoints.finish()
         return export
 
     def step(self) -> None:
@@ -258,7 +263,7 @@ def check_config(out: Path, config: Config) -> None:
         except ValueError as error:
             raise InputError(f"{path}: is damaged ({error}). Give another folder with run.out=FOLDER.") from error
         changed = [
-            f"{topic}.{key}: {before[topic].get(key)!r} then, {value!r} now"
+            f"{topic}.{key}: {before.get(topic, {}).get(key)!r} then, {value!r} now"
             for topic, values in config.to_dict().items()
             for key, value in values.items()
             if (topic, key) in {("run", "seed"), ("run", "precision")} or topic not in ("run", "evaluation")
