@@ -32,9 +32,9 @@ from machine import RESULTS, machine
 from torch import Tensor, nn
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES
+from napari_dinobloom.training.begin import randomise
 from napari_dinobloom.training.distillation import Group, MaskedTransformer, Network, SelfDistillation
 from napari_dinobloom.training.heads import DINOHead
-from napari_dinobloom.training.loop import randomise
 from napari_dinobloom.training.manifest import read_manifest
 from napari_dinobloom.training.masking import block_masks
 from napari_dinobloom.training.optimiser import make_optimiser

@@ -8,19 +8,22 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from torch._dynamo.utils import counters
 
 from napari_dinobloom.encoders.architecture import Architecture
+from napari_dinobloom.errors import InputError
 from napari_dinobloom.training import losses, parallel
 from napari_dinobloom.training.checkpoint import Checkpoints, Restored, load
-from napari_dinobloom.training.distillation import Group, MaskedTransformer, Network, SelfDistillation, Weights
+from napari_dinobloom.training.distillation import Group, LossWeights, MaskedTransformer, Network, SelfDistillation
 from napari_dinobloom.training.heads import DINOHead
 from napari_dinobloom.training.optimiser import make_optimiser
-from napari_dinobloom.training.parallel import World, agree, parallelize
+from napari_dinobloom.training.parallel import World, agree, check_alike, parallelize
 from napari_dinobloom.training.schedules import Values
 from napari_dinobloom.training.step import StepResult, run_step
 
@@ -41,7 +44,7 @@ def toy(width: int = 16) -> SelfDistillation:
         for parameter in backbone.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
         network = Network(backbone, DINOHead(width, 6, 22, 10), DINOHead(width, 6, 22, 10))
-    return SelfDistillation(network.double(), Weights(local=0.5))
+    return SelfDistillation(network.double(), LossWeights(local=0.5))
 
 
 def groups(iteration: int, rank: int = 0, size: int = 1, rows: int | None = None) -> list[Group]:
@@ -154,6 +157,48 @@ class Death:
         if world.rank == self.rank:
             os.kill(os.getpid(), signal.SIGKILL)
         train(world, model, optimiser, range(2, 4))
+
+
+class Compiled:
+    """Two steps with compiled blocks and a fixed number of masked rows; beside them the same without compiling."""
+
+    def __init__(self, strategy: str, **options: Any) -> None:
+        self.strategy, self.options = strategy, options
+
+    def __call__(self, world: World) -> tuple[list[StepResult], list[StepResult], int]:
+        found, graphs = [], 0
+        counters.clear()
+        for compile in (True, False):
+            with mock.patch.object(torch, "compile", partial(torch.compile, backend="eager")):
+                model = toy()
+                if self.options.get("bf16"):
+                    model.student.float()
+                    model.teacher.float()
+                parallelize(model, world, self.strategy, compile=compile, **self.options)
+            optimiser = make_optimiser(model.student)
+            results = []
+            for step in range(2):
+                mine = groups(step, world.rank, world.size, rows=40)
+                if self.options.get("bf16"):
+                    mine = [
+                        Group(g.crops.float(), g.masks, g.rows, g.local.float()) for g in mine if g.local is not None
+                    ]
+                results.append(run_step(model, optimiser, mine, values(step), world))
+            found.append(results)
+            graphs = graphs or counters["stats"]["unique_graphs"]
+        return found[0], found[1], graphs
+
+
+class Alike:
+    """Whether processes with the same and with other facts are told."""
+
+    def __call__(self, world: World) -> str:
+        check_alike(world, store="one")
+        try:
+            check_alike(world, store=f"of {world.rank}")
+        except InputError as error:
+            return str(error)
+        return ""
 
 
 class Failure:

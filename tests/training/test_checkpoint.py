@@ -168,7 +168,8 @@ def test_starting_from_a_dinov2_file(small: SelfDistillation, tmp_path: Path) ->
     assert _equal(one.state_dict(), same.state_dict())
     assert not torch.equal(one.dino_head.mlp[0].weight, other.dino_head.mlp[0].weight)
     assert not torch.equal(one.dino_head.mlp[0].weight, one.ibot_head.mlp[0].weight)
-    assert one.ibot_head.last_layer.weight_v.shape == (9, 4)
+    assert one.dino_head.last_layer.weight_v.shape == (9, 4)
+    assert one.ibot_head.last_layer.weight_v.shape == (9, 256)
 
 
 def test_starting_from_another_kind_of_network_is_refused(tmp_path: Path) -> None:

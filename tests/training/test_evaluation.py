@@ -23,7 +23,7 @@ from napari_dinobloom.encoders.architecture import Architecture
 from napari_dinobloom.encoders.splits import held_out
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.training.distillation import MaskedTransformer
-from napari_dinobloom.training.evaluation import Best, Scores, embed, evaluate, kept_apart, rank_me, read_set, score
+from napari_dinobloom.training.evaluation import Best, Scores, embed, evaluate, rank_me, read_set, score
 
 CPU = torch.device("cpu")
 COLOURS = {"blast": (180, 60, 160), "eosinophil": (220, 120, 90), "monocyte": (120, 110, 190)}
@@ -67,7 +67,7 @@ def test_embeddings_are_the_class_tokens_in_the_order_of_the_table(pictures: Pat
     found = embed(_Colour(), labelled, CPU)
     files = sorted(pictures.rglob("*.png"))
     assert labelled.y.tolist() == [file.parent.name for file in files]
-    assert labelled.kept.tolist() == [kept_apart(f"{file.parent.name}/{file.name}") for file in files]
+    assert labelled.kept.tolist() == [held_out(f"{file.parent.name}/{file.name}") for file in files]
     for file, row in zip(files, found, strict=True):
         resized = np.asarray(Image.open(file).resize((224, 224), Image.Resampling.BILINEAR), np.float64)
         colour = (resized.mean((0, 1)) / 255 - (0.485, 0.456, 0.406)) / np.array((0.229, 0.224, 0.225))
@@ -142,11 +142,23 @@ def test_rank_me() -> None:
     assert rank_me(X.astype(np.float32)) == pytest.approx(np.prod(shares**-shares), rel=1e-4)
 
 
-def test_a_tenth_is_kept_apart_among_what_no_starter_saw() -> None:
-    names = [f"pbc/basophil/BA_{number}.jpg" for number in range(5000)]
-    kept = [name for name in names if kept_apart(name)]
-    assert 0.085 < len(kept) / len(names) < 0.115  # 3.5 standard deviations
-    assert all(held_out(name) for name in kept)
+def test_a_tenth_is_kept_apart() -> None:
+    kept = [held_out(f"pbc/basophil/BA_{number}.jpg") for number in range(5000)]
+    assert 0.085 < np.mean(kept) < 0.115  # 3.5 standard deviations
+
+
+def test_pictures_on_which_results_are_reported_are_left_out(pictures: Path, tmp_path: Path) -> None:
+    files = sorted(pictures.rglob("*.png"))
+    rows = [f"{file},{file.parent.name},{('train', 'test')[i % 2]}" for i, file in enumerate(files)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file,cell_type,split", *rows]))
+    assert len(read_set(table, batch=8).y) == len(read_set(table, "train", batch=8).y) == (len(files) + 1) // 2
+
+
+def test_an_evaluation_gives_up_when_it_is_told_to(pictures: Path) -> None:
+    asked = iter([False, True])
+    assert evaluate(_network(), read_set(pictures, batch=8), CPU, halt=lambda: next(asked)) is None
+    assert list(asked) == []
 
 
 def test_a_table_is_thinned_evenly_and_too_few_are_refused(pictures: Path, tmp_path: Path) -> None:

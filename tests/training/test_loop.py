@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +20,12 @@ from napari_dinobloom.encoders.spec import WeightSource, vit_spec
 from napari_dinobloom.errors import DinoBloomError, EncoderError, InputError
 from napari_dinobloom.training import loop
 from napari_dinobloom.training.__main__ import main
-from napari_dinobloom.training.batches import Batches
+from napari_dinobloom.training.batches import Batches, Pictures
+from napari_dinobloom.training.begin import make_network, pictures_of
 from napari_dinobloom.training.config import Config, load
 from napari_dinobloom.training.evaluation import Best
-from napari_dinobloom.training.loop import pictures_of, train
+from napari_dinobloom.training.heads import IBOT_BOTTLENECK
+from napari_dinobloom.training.loop import train
 from napari_dinobloom.training.manifest import read_manifest
 from napari_dinobloom.training.metrics import read_metrics
 from napari_dinobloom.training.parallel import World
@@ -137,9 +142,9 @@ def _undefined(step):  # type: ignore[no-untyped-def]
 
 def test_shares_of_processes_are_those_of_one(tmp_path: Path) -> None:
     config = _config(tmp_path, "augmentation.local_crops=2", "weights.local=0.5")
-    read, sizes = pictures_of(config)
-    one = Batches(config, read, sizes, World(0, 1, 0, torch.device("cpu")))
-    two = [Batches(config, read, sizes, World(rank, 2, rank, torch.device("cpu"))) for rank in range(2)]
+    pictures = pictures_of(config)
+    one = Batches(config, pictures, World(0, 1, 0, torch.device("cpu")))
+    two = [Batches(config, pictures, World(rank, 2, rank, torch.device("cpu"))) for rank in range(2)]
     for iteration in (0, 3):
         whole = one.groups(iteration)
         shares = [group for batches in two for group in batches.groups(iteration)]
@@ -152,9 +157,57 @@ def test_shares_of_processes_are_those_of_one(tmp_path: Path) -> None:
             assert torch.equal(ours.masks, theirs.masks)
     assert not torch.equal(one.groups(0)[0].crops, one.groups(1)[0].crops)
     with pytest.raises(InputError, match=r"2 groups .* shared evenly by 3 processes: change one, or start 2"):
-        Batches(config, read, sizes, World(0, 3, 0, torch.device("cpu")))
+        Batches(config, pictures, World(0, 3, 0, torch.device("cpu")))
     for batches in (one, *two):
         batches.close()
+
+
+def test_weights_of_data_sets(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.weights names bmc; the pictures are of generated"):
+        train(_config(tmp_path / "run", "data.weights={bmc: 1}"))
+    config = _config(tmp_path, "data.weights={a: 3, b: 1}")
+    seen: list[int] = []
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        seen.extend(rows.tolist())
+        return np.zeros((len(rows), 224, 224, 3), np.uint8)
+
+    batches = Batches(config, Pictures(read, {"a": 10, "b": 90}, ""), World(0, 1, 0, torch.device("cpu")))
+    for iteration in range(100):
+        batches.groups(iteration)
+    batches.close()
+    assert 0.65 < np.mean(np.array(seen) < 10) < 0.85  # 3 of 4; its size would be 1 of 10
+
+
+def test_heads_of_a_file_must_be_those_that_are_configured(tmp_path: Path) -> None:
+    network = make_network(_config(tmp_path))
+    assert network.dino_head.mlp[0].out_features == 256
+    assert network.ibot_head.last_layer.weight_v.shape == (32, IBOT_BOTTLENECK)
+    path = tmp_path / "released.pth"
+    torch.save({"teacher": network.state_dict()}, path)
+    same = make_network(_config(tmp_path, f"model.start={path}"))
+    assert torch.equal(same.dino_head.last_layer.weight_v, network.dino_head.last_layer.weight_v)
+    with pytest.raises(InputError, match=r"released\.pth has heads .* set heads.prototypes=32 heads.bottleneck=64"):
+        make_network(_config(tmp_path, f"model.start={path}", "heads.prototypes=64"))
+    bare = tmp_path / "bare.bin"
+    torch.save(network.backbone.state_dict(), bare)
+    assert make_network(_config(tmp_path, f"model.start={bare}")).dino_head.mlp[0].out_features == 256
+
+
+def test_a_stop_during_an_evaluation_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def evaluate(*_: object, halt: Callable[[], bool], **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert halt()
+        asked.append(1)
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "read_set", lambda *_, **__: object())
+    path = train(_config(tmp_path, "evaluation.labelled=x.csv", "run.evaluate_every=1"))
+    assert path.name == "teacher-0000001.safetensors"
+    assert asked == [1]
+    assert (tmp_path / "checkpoints" / "iteration-00000001").is_dir()
 
 
 def test_it_is_not_measured_on_pictures_that_it_trains_on(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -39,48 +39,22 @@ def _only_what_is_faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_line_is_the_mean_of_its_iterations(tmp_path: Path) -> None:
     with Metrics(tmp_path / "run", 0, 3) as metrics:
-        for iteration, (loss, wait) in enumerate([(1.0, 2.0), (NAN, 4.0), (5.0, NAN), (7.0, 1.0), (NAN, 1.0)], start=1):
-            metrics.add(iteration, {"total": loss}, {"wait": torch.tensor(wait)}, images=8)
+        for iteration, loss in enumerate([1.0, NAN, 5.0, 7.0, NAN], start=1):
+            metrics.add(iteration, {"total": loss}, images=8)
         metrics.log(5, {"knn_1": 0.5})
-        metrics.flush(5)
-        metrics.flush(5)
     first, evaluated, rest = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert (first["iteration"], first["total"], first["wait"]) == (3, 3.0, 3.0)
+    assert (first["iteration"], first["total"]) == (3, 3.0)
     assert first["images_per_second"] == pytest.approx(8 / first["seconds"])
     assert (evaluated["iteration"], evaluated["knn_1"]) == (5, 0.5)
-    assert (rest["iteration"], rest["total"], rest["wait"]) == (5, 7.0, 1.0)
+    assert (rest["iteration"], rest["total"]) == (5, 7.0)  # what was left is written at the end
 
 
 def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
     with Metrics(tmp_path, 0, 1) as metrics:
-        metrics.add(1, {"total": NAN}, {"wait": torch.tensor(float("inf"))})
+        metrics.add(1, {"total": NAN, "norm": float("inf")})
     line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
     assert line["total"] is None
-    assert line["wait"] is None
-
-
-def test_one_reduction_per_line_and_no_waiting_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def all_reduce(values: torch.Tensor, group: Any) -> None:
-        calls.append(group)
-        values *= 2  # another process with the same numbers
-
-    def waits(*_: object) -> None:
-        raise AssertionError("a step waited for the device")
-
-    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
-    with Metrics(tmp_path, 0, 4, group=SimpleNamespace()) as metrics:  # type: ignore[arg-type]
-        for iteration in range(1, 9):
-            with monkeypatch.context() as patch:
-                if iteration % 4:
-                    for name in ("item", "tolist", "cpu", "__bool__", "__float__", "numpy"):
-                        patch.setattr(torch.Tensor, name, waits)
-                shares = {"a": torch.tensor(float(iteration)), "b": torch.tensor(1.0)}
-                metrics.add(iteration, {"same": 3.0}, shares)
-    assert len(calls) == 2
-    lines = read_metrics(tmp_path / "metrics.jsonl")
-    assert [(line["a"], line["b"], line["same"]) for line in lines] == [(5.0, 2.0, 3.0), (13.0, 2.0, 3.0)]
+    assert line["norm"] is None
 
 
 def test_a_resumed_run_goes_on_after_its_checkpoint(tmp_path: Path) -> None:

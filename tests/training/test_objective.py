@@ -15,9 +15,9 @@ from torch import Tensor
 from napari_dinobloom.encoders.architecture import Architecture
 from napari_dinobloom.encoders.networks.vit import attention
 from napari_dinobloom.encoders.positions import resample_positions
-from napari_dinobloom.training.distillation import Group, MaskedTransformer, Network, SelfDistillation, Weights
+from napari_dinobloom.training.distillation import Group, LossWeights, MaskedTransformer, Network, SelfDistillation
 from napari_dinobloom.training.heads import DINOHead
-from napari_dinobloom.training.losses import cross_entropy, dino_loss, ibot_loss, koleo_loss, sinkhorn_knopp
+from napari_dinobloom.training.losses import balance, cross_entropy, koleo_loss, patch_weights
 from napari_dinobloom.training.optimiser import apply_schedule, clip_gradients, make_optimiser, multipliers
 from napari_dinobloom.training.schedules import Schedules, Values
 
@@ -29,6 +29,26 @@ STEPS = [
     Values(1e-3, 1e-3, 0.05, 0.91, 0.05),
     Values(2e-3, 2e-3, 0.06, 0.92, 0.06),
 ]
+
+
+def sinkhorn_knopp(
+    logits: Tensor, temperature: float, iterations: int = 3, *, parts: int = 1, valid: Tensor | None = None
+) -> Tensor:
+    """Assignment of all rows, balanced in one part or in several."""
+    scaled = (logits.detach() / temperature).chunk(parts)
+    counts = (torch.ones(len(logits), dtype=torch.bool) if valid is None else valid).chunk(parts)
+    found = balance(lambda part: scaled[part], counts, iterations)
+    return torch.cat([found.assignment(lambda part: scaled[part], part) for part in range(parts)])
+
+
+def dino_loss(student: Tensor, assignment: Tensor) -> Tensor:
+    return cross_entropy(student / 0.1, assignment).mean()
+
+
+def ibot_loss(student: Tensor, assignment: Tensor, masks: Tensor) -> Tensor:
+    places = masks.flatten().nonzero().flatten()
+    weights = patch_weights(masks, places, torch.ones_like(places, dtype=torch.bool))
+    return (cross_entropy(student / 0.1, assignment) * weights.to(student.dtype)).sum() / len(masks)
 
 
 def _close(found: Tensor, golden: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -44,6 +64,7 @@ def test_the_dino_loss(conformance: Conformance) -> None:
     rule, golden = conformance
     assignment = sinkhorn_knopp(_drawn(rule, "teacher_logits", 16), 0.05)
     _close(assignment, golden["dino/sinkhorn"])
+    _close(sinkhorn_knopp(_drawn(rule, "teacher_logits", 16), 0.05, parts=3), golden["dino/sinkhorn"])
     student = _drawn(rule, "student_logits", 16).requires_grad_()
     loss = dino_loss(student, assignment)
     loss.backward()
@@ -138,7 +159,7 @@ def test_schedules_that_cannot_work_are_refused() -> None:
 
 def test_local_crops_learn_what_the_teacher_says_of_both_global_ones() -> None:
     model = toy()
-    model.weights = Weights(dino=0.25, ibot=0.0, koleo=0.0, local=0.75)
+    model.weights = LossWeights(dino=0.25, ibot=0.0, koleo=0.0, local=0.75)
     (group, *_) = groups(0)
     assert group.local is not None
     losses = model.losses(group, model.targets([group], 0.05), 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from spawned import Agreement, Death, Failure, set_up, spawn, toy
+from spawned import Agreement, Alike, Compiled, Death, Failure, set_up, spawn, toy
 
 from napari_dinobloom.training.parallel import StopSignal, World, agree, parallelize, start
 
@@ -55,6 +55,23 @@ def test_several_processes_need_a_strategy() -> None:
 def test_names_stay_when_blocks_are_compiled_and_recomputed() -> None:
     model, _ = set_up(World(0, 1, 0, torch.device("cpu")), compile=True, checkpointing=True)
     assert list(model.student.state_dict()) == list(toy().student.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [("ddp", {"bf16": True}), ("fsdp", {}), ("fsdp", {"checkpointing": True}), ("fsdp", {"bf16": True})],
+)
+def test_compiled_blocks_compute_the_same(strategy: str, options: dict[str, bool], tmp_path: Path) -> None:
+    [[found]] = spawn(1, tmp_path, Compiled(strategy, **options))
+    compiled, plain, graphs = found
+    for ours, theirs in zip(compiled, plain, strict=True):
+        assert ours.losses == pytest.approx(theirs.losses, rel=2e-3 if "bf16" in options else 1e-9)
+    assert graphs == 3  # student, its local crops, teacher
+
+
+def test_processes_that_begin_with_something_else_are_told(tmp_path: Path) -> None:
+    for found in spawn(2, tmp_path, Alike()):
+        assert found[0].startswith("Process 1 has another store than process 0: of 1 and of 0. Give all the same files")
 
 
 def test_sigterm_is_noted_and_the_handler_put_back() -> None:

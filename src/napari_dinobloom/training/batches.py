@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.training.augment import Augmentation
@@ -18,23 +20,43 @@ from napari_dinobloom.training.config import Config
 from napari_dinobloom.training.distillation import Group
 from napari_dinobloom.training.masking import block_masks, most_masked
 from napari_dinobloom.training.parallel import World
-from napari_dinobloom.training.sampling import Sampler
+from napari_dinobloom.training.sampling import Sampler, balanced
 
 Read = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 """Gives pictures (n, 224, 224, 3) for rows (n,)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a training draws from.
+
+    Attributes
+    ----------
+    read : function
+        From rows of all pictures to pictures (n, 224, 224, 3) uint8.
+    sizes : dict of str to int
+        Pictures of each data set, whose rows follow each other in this order.
+    key : str
+        Stands for all of it.
+    sha256 : ndarray (n, 32) of uint8, optional
+        Of their files.
+    """
+
+    read: Read
+    sizes: dict[str, int]
+    key: str
+    sha256: NDArray[np.uint8] | None = None
+
+
 class Batches:
-    """The share of each iteration that a process has, read one iteration ahead.
+    """The share of each iteration that a process has, read and masked one iteration ahead.
 
     Parameters
     ----------
     config : Config
         Says sampling, batch, masks and augmentation.
-    read : function
-        From rows of all pictures to pictures.
-    sizes : sequence of int
-        Pictures of each data set.
+    pictures : Pictures
+        What is drawn from.
     world : World
         The processes; each takes the same number of neighbouring groups.
     grid : int
@@ -45,14 +67,13 @@ class Batches:
     Raises
     ------
     InputError
-        If the groups cannot be shared out evenly.
+        If the groups cannot be shared out evenly, or weights are of other data sets than the pictures.
     """
 
     def __init__(
         self,
         config: Config,
-        read: Read,
-        sizes: list[int],
+        pictures: Pictures,
         world: World,
         grid: int = 16,
         dtype: torch.dtype = torch.float32,
@@ -64,46 +85,52 @@ class Batches:
                 f"shared evenly by {world.size} processes: change one, or start {_divisor(groups, world.size)}."
             )
         self.config, self.world, self.grid, self.dtype = config, world, grid, dtype
-        self._read = read
+        self._read = pictures.read
         share = groups // world.size
         self._groups = range(world.rank * share, (world.rank + 1) * share)
-        weights = [1.0 if size else 0.0 for size in sizes] if config.data.sampling == "balanced" else None
         replacement = config.data.sampling != "shuffle"
-        self._sampler = Sampler(sizes, weights, config.data.seed, replacement, block=config.data.block)
+        weights = _weights(config, pictures.sizes)
+        self._sampler = Sampler(
+            list(pictures.sizes.values()), weights, config.data.seed, replacement, block=config.data.block
+        )
         self._augmentation = Augmentation(config.augmentation)
-        self._ahead: tuple[int, Future[NDArray[np.uint8]]] | None = None
+        self._ahead: tuple[int, Future[tuple[Tensor, list[Tensor]]]] | None = None
         self._pool = ThreadPoolExecutor(1, "read")
 
     def groups(self, iteration: int) -> list[Group]:
         """Give the groups of an iteration, on the device; the next iteration is read meanwhile."""
         if self._ahead is None or self._ahead[0] != iteration:
-            self._ahead = (iteration, self._ask(iteration))
-        pictures = self._ahead[1].result()
-        self._ahead = (iteration + 1, self._ask(iteration + 1))
-        size = self.config.batch.group
-        parts = pictures.reshape(-1, size, *pictures.shape[1:])
-        return [self._group(part, iteration, number) for part, number in zip(parts, self._groups, strict=True)]
+            self._ahead = (iteration, self._pool.submit(self._prepare, iteration))
+        pictures, masks = self._ahead[1].result()
+        self._ahead = (iteration + 1, self._pool.submit(self._prepare, iteration + 1))
+        parts = pictures.unflatten(0, (len(masks), self.config.batch.group))
+        return [
+            self._group(part, of_part, iteration, number)
+            for part, of_part, number in zip(parts, masks, self._groups, strict=True)
+        ]
 
-    def _positions(self, iteration: int) -> NDArray[np.int64]:
-        size = self.config.batch.group
-        first = iteration * self.config.batch.total + self._groups.start * size
-        return np.arange(first, first + len(self._groups) * size)
+    def _prepare(self, iteration: int) -> tuple[Tensor, list[Tensor]]:
+        """Read an iteration's pictures and draw its masks, in memory from which a card copies by itself."""
+        config, size = self.config, self.config.batch.group
+        first = iteration * config.batch.total + self._groups.start * size
+        rows = self._sampler.rows(np.arange(first, first + len(self._groups) * size))
+        pictures = torch.from_numpy(np.ascontiguousarray(self._read(rows)))
+        share, ratio = config.masks.probability, config.masks.ratio
+        masks = [
+            block_masks(size, self.grid, config.run.seed, number, iteration, probability=share, ratio=ratio)
+            for number in self._groups
+        ]
+        if self.world.device.type == "cuda":
+            return pictures.pin_memory(), [mask.pin_memory() for mask in masks]
+        return pictures, masks
 
-    def _ask(self, iteration: int) -> Future[NDArray[np.uint8]]:
-        return self._pool.submit(lambda: self._read(self._sampler.rows(self._positions(iteration))))
-
-    def _group(self, pictures: NDArray[np.uint8], iteration: int, number: int) -> Group:
-        """Augment and mask one group."""
+    def _group(self, pictures: Tensor, masks: Tensor, iteration: int, number: int) -> Group:
+        """Augment one group."""
         config, device = self.config, self.world.device
         size = config.batch.group
         positions = torch.arange(size) + iteration * config.batch.total + number * size
-        views = self._augmentation.views(
-            torch.from_numpy(np.ascontiguousarray(pictures)).to(device, non_blocking=True),
-            config.run.seed,
-            positions.to(device),
-        )
+        views = self._augmentation.views(pictures.to(device, non_blocking=True), config.run.seed, positions)
         share, ratio = config.masks.probability, config.masks.ratio
-        masks = block_masks(size, self.grid, config.run.seed, number, iteration, probability=share, ratio=ratio)
         rows = most_masked(size, self.grid, probability=share, ratio=ratio) if config.run.compile else None
         local = None if views.local is None else views.local.to(self.dtype)
         return Group(views.crops.to(self.dtype), masks.to(device, non_blocking=True), rows, local)
@@ -111,6 +138,18 @@ class Batches:
     def close(self) -> None:
         """Stop reading ahead."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _weights(config: Config, sizes: dict[str, int]) -> list[float] | None:
+    """How often each data set is drawn; None draws every picture alike."""
+    asked = config.data.weights
+    if not asked:
+        return balanced(list(sizes.values())) if config.data.sampling == "balanced" else None
+    if set(asked) != set(sizes):
+        raise InputError(
+            f"data.weights names {', '.join(sorted(asked))}; the pictures are of {', '.join(sorted(sizes))}. Name each."
+        )
+    return [asked[name] for name in sizes]
 
 
 def _divisor(groups: int, most: int) -> int:

@@ -35,7 +35,7 @@ from napari_dinobloom.encoders.release import ReleaseShape, write_release
 from napari_dinobloom.errors import EncoderError, StudyError
 from napari_dinobloom.io.atomic import PART, disk_errors, sweep, sync_folder, write_text
 from napari_dinobloom.training.distillation import MaskedTransformer, Network, SelfDistillation
-from napari_dinobloom.training.heads import DINOHead
+from napari_dinobloom.training.heads import DINOHead, make_heads
 from napari_dinobloom.training.parallel import World
 
 NAME = "iteration-"
@@ -283,7 +283,15 @@ def state_of(model: SelfDistillation, optimiser: torch.optim.Optimizer) -> dict[
     return state | {f"teacher.{name}": parameter.detach() for name, parameter in model.teacher.named_parameters()}
 
 
-def start_from(path: Path, *, grid: int = 16, prototypes: int = 65536, bottleneck: int = 256, seed: int = 0) -> Network:
+def start_from(
+    path: Path,
+    *,
+    grid: int = 16,
+    prototypes: int = 65536,
+    bottleneck: int = 256,
+    hidden: int = 2048,
+    seed: int = 0,
+) -> Network:
     """Make a student from a file of weights: DINOv2's, or one of this training with its heads.
 
     Parameters
@@ -293,7 +301,7 @@ def start_from(path: Path, *, grid: int = 16, prototypes: int = 65536, bottlenec
         by the rule "training".
     grid : int, default: 16
         Patches per side; 16 for 224 px and patch 14.
-    prototypes, bottleneck : int
+    prototypes, bottleneck, hidden : int
         Of heads that the file does not have; such heads are random. Heads of the file keep their sizes.
     seed : int
         Of random heads; the same gives the same in every process.
@@ -317,9 +325,7 @@ def start_from(path: Path, *, grid: int = 16, prototypes: int = 65536, bottlenec
     backbone = MaskedTransformer(arch, grid)
     token = backbone.mask_token.detach() if checkpoint.mask_token is None else checkpoint.mask_token
     backbone.load_state_dict(state | {"mask_token": token})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = [DINOHead(arch.dim, bottleneck, prototypes) for _ in TRAINING_HEADS]
+    made = list(make_heads(arch.dim, bottleneck, prototypes, hidden, seed))
     for place, prefix in enumerate(TRAINING_HEADS):
         stored = {name.removeprefix(prefix): value for name, value in heads.items() if name.startswith(prefix)}
         if stored:

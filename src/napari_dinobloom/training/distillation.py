@@ -22,11 +22,11 @@ from napari_dinobloom.encoders.architecture import Architecture
 from napari_dinobloom.encoders.networks.vit import VisionTransformer
 from napari_dinobloom.encoders.positions import resample_positions
 from napari_dinobloom.training.heads import DINOHead
-from napari_dinobloom.training.losses import Balance, balance, cross_entropy, koleo_loss
+from napari_dinobloom.training.losses import Balance, balance, cross_entropy, koleo_loss, patch_weights
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Weights:
+class LossWeights:
     """How much each term counts."""
 
     dino: float = 0.5
@@ -166,7 +166,7 @@ class SelfDistillation:
     student : Network
         What is trained. The teacher starts as its copy, heads included. `trained` is the same network, or what
         wraps it to exchange gradients.
-    weights : Weights, optional
+    weights : LossWeights, optional
         Of the terms.
     student_temperature : float, default: 0.1
         Divides the student's scores.
@@ -177,14 +177,14 @@ class SelfDistillation:
     def __init__(
         self,
         student: Network,
-        weights: Weights | None = None,
+        weights: LossWeights | None = None,
         student_temperature: float = 0.1,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         self.student = student
         self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
         self.trained: nn.Module = student
-        self.weights = weights or Weights()
+        self.weights = weights or LossWeights()
         self.student_temperature = student_temperature
         self.group = group
 
@@ -195,7 +195,7 @@ class SelfDistillation:
         Parameters
         ----------
         groups : sequence of Group
-            At least one.
+            At least one; each process has as many, of the same size.
         temperature : float
             Teacher temperature.
         """
@@ -208,19 +208,16 @@ class SelfDistillation:
             classes.append(torch.cat([second, first]))
             patches.append(seen.of_patches)
         dino, ibot = self.teacher.dino_head.last_layer, self.teacher.ibot_head.last_layer
-        count = torch.tensor([sum(len(g.crops) for g in groups) // 2, len(groups)], device=classes[0].device)
-        if self.group is not None:
-            dist.all_reduce(count, group=self.group)
-        classes, patches = (
-            [part / temperature for part in parts] for parts in (classes, patches)
-        )  # so scores are, too
+        # The bottlenecks are divided by the temperature, so that the scores are.
+        classes, patches = ([part / temperature for part in parts] for parts in (classes, patches))
+        processes = 1 if self.group is None else dist.get_world_size(self.group)
         return Targets(
             classes,
             patches,
             balance(lambda part: dino(classes[part]), _all(classes), group=self.group),
             balance(lambda part: ibot(patches[part]), counted, group=self.group),
-            int(count[0]),
-            int(count[1]),
+            sum(len(g.crops) for g in groups) // 2 * processes,
+            len(groups) * processes,
         )
 
     def losses(self, group: Group, targets: Targets, number: int) -> Losses:
@@ -251,8 +248,8 @@ class SelfDistillation:
             of_picture = torch.stack(assigned.chunk(2)).mean(dim=0)  # linear: the mean of two losses is that of targets
             of_local = student.dino_head.last_layer(seen.of_local / temperature)
             local = cross_entropy(of_local, of_picture.repeat(len(of_local) // len(of_picture), 1))
-        crops, patches = 2 * targets.images, group.masks.shape[1]
-        shares = counts / group.masks.sum(dim=1).clamp(min=1).to(ibot.dtype)[places // patches]
+        crops = 2 * targets.images
+        shares = patch_weights(group.masks, places, counts).to(ibot.dtype)
         koleo = torch.stack([koleo_loss(crop) for crop in seen.classes.chunk(2)]).sum() / targets.groups
         weighted = (
             self.weights.dino * dino.sum() / crops,

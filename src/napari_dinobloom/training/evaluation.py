@@ -1,11 +1,13 @@
 """How good the teacher is while it learns: k-NN and a linear probe on labelled pictures, RankMe, and the best so far.
 
 Pictures go through the network in batches that depend on their order alone, so that any number of processes computes
-the same embeddings. A tenth of the pictures is kept apart to be asked about; the others are the reference.
+the same embeddings. The pictures that `encoders.splits.held_out` keeps apart are asked about; the others are the
+reference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -18,35 +20,22 @@ from torch import Tensor, nn
 
 from napari_dinobloom.cells.crop import CropPolicy
 from napari_dinobloom.encoders.spec import IMAGENET_MEAN, IMAGENET_STD
+from napari_dinobloom.encoders.splits import held_out
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.predict.evaluation import evaluate_embeddings
 from napari_dinobloom.predict.pictures import LabelledPicture, iter_crop_pictures, read_labelled
 from napari_dinobloom.progress import drain
+from napari_dinobloom.training.manifest import has_splits, read_manifest
+from napari_dinobloom.training.topics import REPORTED
 
 BATCH = 64
 """Pictures in one call of the network."""
-
-KEPT_PERCENT = 10
 
 RANK_TOKENS = 2500
 """Class tokens of which RankMe is taken, as by the reference."""
 
 RANK_EPS = 1e-7
 """Added to the shares of the singular values (Garrido et al. 2023, for float32)."""
-
-
-def kept_apart(file: str) -> bool:
-    """Tell whether a labelled picture is asked about, and so must not be trained on.
-
-    The first ten of the hundred classes of `encoders.splits.held_out`, so that these pictures are among those that no
-    starter encoder ever saw.
-
-    Parameters
-    ----------
-    file : str
-        The picture's ``file`` entry exactly as the label table spells it.
-    """
-    return int(sha256(file.encode("utf-8")).hexdigest(), 16) % 100 < KEPT_PERCENT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +93,7 @@ def read_set(
     path : str or Path
         A CSV or a folder of class folders, as `predict.pictures.read_labelled` takes it.
     split : str, default: ""
-        Rows of the CSV with this value of ``split``; empty takes all.
+        Rows of the CSV with this value of ``split``; empty takes all but those of `REPORTED`.
     most : int, default: 5000
         Pictures that are used, spread evenly over the table.
     batch : int, default: 64
@@ -127,7 +116,7 @@ def read_set(
         If fewer than two classes are among the reference, no picture is kept apart, or one that is kept apart is
         trained on (raised by the process whose share it is in).
     """
-    found = read_labelled(path, split=split or None, held_out=kept_apart)
+    found = [picture for one in _splits(path, split) for picture in read_labelled(path, split=one, held_out=held_out)]
     if len(found) > most:
         found = [found[row] for row in np.linspace(0, len(found) - 1, most).astype(int)]
     y, kept = np.array([picture.label for picture in found]), np.array([picture.held_out for picture in found])
@@ -144,6 +133,14 @@ def read_set(
     rounds = -(-len(found) // (size * batch))
     share += [_batch([], batch)] * (rounds - len(share))
     return LabelledSet(torch.from_numpy(np.stack(share)), y, kept)
+
+
+def _splits(path: str | Path, split: str) -> list[str | None]:
+    """The splits to read: the one that was asked for, or all of a table that are not for reporting."""
+    if split or Path(path).is_dir():
+        return [split or None]
+    found = {row.split for row in read_manifest(path)} if has_splits(path) else set()
+    return [None] if not found else [one for one in sorted(found) if one not in REPORTED]
 
 
 def _check_apart(table: str | Path, asked: list[Path], trained: NDArray[np.uint8]) -> None:
@@ -174,7 +171,8 @@ def embed(
     *,
     autocast: torch.dtype | None = None,
     group: dist.ProcessGroup | None = None,
-) -> NDArray[np.float32]:
+    halt: Callable[[], bool] = lambda: False,
+) -> NDArray[np.float32] | None:
     """Embed all pictures, each process its share; every process calls the network equally often.
 
     Parameters
@@ -189,16 +187,20 @@ def embed(
         Number format of the products, as `Network.autocast` has it.
     group : ProcessGroup, optional
         Processes that share the work.
+    halt : function, optional
+        Asked before each batch, says in all processes alike whether to give up.
 
     Returns
     -------
-    numpy.ndarray
-        (n, D) float32 class tokens in the order of the table, the same in all processes.
+    numpy.ndarray or None
+        (n, D) float32 class tokens in the order of the table, the same in all processes; None where it gave up.
     """
     mean, std = (torch.tensor(values, device=device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     dtype = next(backbone.parameters()).dtype
     rows = []
     for pixels in labelled.share:
+        if halt():
+            return None
         x_BYXC = (pixels.to(device, torch.float32) / 255 - mean) / std
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
             rows.append(backbone(x_BYXC.permute(0, 3, 1, 2).to(dtype))[:, 0].float())
@@ -218,13 +220,17 @@ def evaluate(
     *,
     autocast: torch.dtype | None = None,
     group: dist.ProcessGroup | None = None,
-) -> Scores:
+    halt: Callable[[], bool] = lambda: False,
+) -> Scores | None:
     """Embed the pictures and score the embeddings; the parameters are those of `embed`.
 
     Every process computes the scores, so that none waits for another longer than a time limit of the network allows;
     those of the first are everybody's, so that all agree on what is best.
     """
-    scores = score(embed(backbone, labelled, device, autocast=autocast, group=group), labelled.y, labelled.kept)
+    tokens = embed(backbone, labelled, device, autocast=autocast, group=group, halt=halt)
+    if tokens is None:
+        return None
+    scores = score(tokens, labelled.y, labelled.kept)
     if group is None:
         return scores
     values = torch.tensor(astuple(scores), dtype=torch.float64, device=device)

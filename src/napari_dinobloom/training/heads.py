@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 NORM_EPS = 1e-12
 
+IBOT_BOTTLENECK = 256
+"""Of the head for patches, whatever that of the head for class tokens is."""
+
 
 class DINOHead(nn.Module):
     """Three linear layers with GELU, a normalised bottleneck, and prototypes of learned length.
@@ -51,6 +54,13 @@ class DINOHead(nn.Module):
         return F.normalize(out if out.dtype == torch.float64 else out.float(), dim=-1, eps=NORM_EPS)
 
 
+def make_heads(dim: int, bottleneck: int, prototypes: int, hidden: int, seed: int) -> tuple[DINOHead, DINOHead]:
+    """Make the random heads for class tokens (DINO) and for patches (iBOT), the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return DINOHead(dim, bottleneck, prototypes, hidden), DINOHead(dim, IBOT_BOTTLENECK, prototypes, hidden)
+
+
 class Prototypes(nn.Module):
     """A linear map without bias whose rows have a direction `v` and a length `g`.
 
@@ -73,7 +83,7 @@ class Prototypes(nn.Module):
             weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
             if self.factors is None or x.device.type != "cuda":
                 return F.linear(x, weight)
-            out: Tensor = _Product.apply(x.to(self.factors), weight.to(self.factors))
+            out: Tensor = _Product.apply(x, weight, self.factors)
             return out
 
 
@@ -81,12 +91,14 @@ class _Product(torch.autograd.Function):
     """``x @ weight.T`` of bf16 factors with sums and result in float32, backwards too."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, factors: torch.dtype) -> Tensor:
+        x, weight = x.to(factors), weight.to(factors)
         ctx.save_for_backward(x, weight)
         return torch.mm(x, weight.t(), out_dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
         gradient = gradients[0].to(x.dtype)
-        return gradient @ weight, gradient.t() @ x
+        of_x = torch.mm(gradient, weight, out_dtype=torch.float32)
+        return of_x, torch.mm(gradient.t(), x, out_dtype=torch.float32), None

@@ -6,40 +6,38 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from napari_dinobloom.encoders.architecture import ARCHITECTURES
 from napari_dinobloom.encoders.device import resolve_precision
-from napari_dinobloom.encoders.library import checked, locate
-from napari_dinobloom.errors import InputError
+from napari_dinobloom.errors import DinoBloomError, InputError
 from napari_dinobloom.io.atomic import disk_errors, write_text
-from napari_dinobloom.training.batches import Batches, Read
-from napari_dinobloom.training.checkpoint import Checkpoints, load, start_from
+from napari_dinobloom.training.batches import Batches
+from napari_dinobloom.training.begin import make_network, pictures_of, strategy_of
+from napari_dinobloom.training.checkpoint import Checkpoints, load
 from napari_dinobloom.training.config import Config
-from napari_dinobloom.training.distillation import Group, MaskedTransformer, Network, SelfDistillation
+from napari_dinobloom.training.distillation import Group, SelfDistillation
 from napari_dinobloom.training.evaluation import Best, LabelledSet, evaluate, read_set
-from napari_dinobloom.training.heads import DINOHead
 from napari_dinobloom.training.metrics import Metrics, NanGuard
 from napari_dinobloom.training.optimiser import make_optimiser
 from napari_dinobloom.training.parallel import (
     StopSignal,
-    Strategy,
     World,
     agree,
+    check_alike,
     finish,
     parallelize,
     start,
     together,
 )
 from napari_dinobloom.training.step import run_step
-from napari_dinobloom.training.store import Store
 
 CONFIG = "config.json"
-IBOT_BOTTLENECK = 256
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +82,18 @@ class Run:
         self.config, self.world = config, world
         self.out = Path(config.run.out)
         check_config(self.out, config)
-        read, sizes = pictures_of(config)
+        pictures = pictures_of(config)
         network = make_network(config)
-        self.batches = Batches(config, read, sizes, world, network.backbone.grid)
-        self.labelled = _labelled(config, world)
+        self.batches = Batches(config, pictures, world, network.backbone.grid)
+        self.labelled = _labelled(config, world, pictures.sha256)
+        self.checkpoints = Checkpoints(self.out / "checkpoints", world, config.run.keep)
+        check_alike(
+            world,
+            configuration=json.dumps(config.to_dict()),
+            store=pictures.key,
+            weights_to_start_from=_digest(network),
+            newest_checkpoint=str(self.checkpoints.latest()),
+        )
         if world.rank == 0:
             keep_config(self.out, config)
         self.model = SelfDistillation(network.to(world.device), config.weights)
@@ -95,21 +101,19 @@ class Run:
         parallelize(
             self.model,
             world,
-            strategy_of(config, world),
+            strategy_of(config, world.size),
             compile=config.run.compile,
             checkpointing=config.run.checkpointing,
             bf16=bf16,
         )
         self.autocast = torch.bfloat16 if bf16 else None
         self.optimiser = make_optimiser(network)
-        self.checkpoints = Checkpoints(self.out / "checkpoints", world, config.run.keep)
         self.best = Best(config.evaluation.score, config.evaluation.patience)
         self.iteration = self._resumed()
         self.metrics = Metrics(
             self.out,
             world.rank,
             config.run.log_every,
-            group=world.group,
             resumed=self.iteration,
             wandb=config.run.wandb,
         )
@@ -129,13 +133,15 @@ class Run:
     def go(self, stopped: Callable[[], bool]) -> Path:
         """Repeat steps until the end, the patience's end, or until `stopped` says so."""
         config, export = self.config, self.out / f"teacher-{self.iteration:07d}.safetensors"
+        if self.iteration and _due(config.run.export_every, self.iteration, last=self.iteration == config.last):
+            self._mend(export)
         while self.iteration < config.last and not self.best.stop:
             self.step()
             done, ended = self.iteration, self.iteration == config.last
-            improved = False
-            if self.labelled is not None and _due(config.run.evaluate_every, done, ended):
-                improved = self.evaluate(self.labelled)
-            halt = agree(self.world, stopped()) or self.best.stop
+            halt, improved = agree(self.world, stopped()), False
+            if not halt and self.labelled is not None and _due(config.run.evaluate_every, done, ended):
+                improved = self.evaluate(self.labelled, stopped)
+                halt = agree(self.world, stopped()) or self.best.stop
             last = ended or halt
             if improved or _due(config.run.checkpoint_every, done, last):
                 extra = {"best": asdict(self.best)}
@@ -146,10 +152,14 @@ class Run:
             if halt:
                 break
         self.checkpoints.finish()
-        if agree(self.world, self.world.rank == 0 and not export.is_file()):  # killed after its last checkpoint
+        self._mend(export)
+        return export
+
+    def _mend(self, export: Path) -> None:
+        """Export the teacher of an iteration that was killed between its checkpoint and its export."""
+        if agree(self.world, self.world.rank == 0 and not export.is_file()):
             self.checkpoints.export(self.model, export, "training")
             self.checkpoints.finish()
-        return export
 
     def step(self) -> None:
         """Do one iteration."""
@@ -160,10 +170,14 @@ class Run:
         norms = {f"norm_{name}": norm for name, norm in result.norms.items()}
         same = {**result.losses, **norms, **values._asdict()}
         self.metrics.add(self.iteration, same, images=self.config.batch.total)
-        self.guard.check(self.iteration, result.skipped, lambda: _named(groups))
+        try:
+            self.guard.check(self.iteration, result.skipped, lambda: _named(groups))
+        except DinoBloomError:
+            self.checkpoints.finish()  # all processes end here: what is being written is kept
+            raise
 
-    def evaluate(self, labelled: LabelledSet) -> bool:
-        """Score the teacher; True if it is the best so far."""
+    def evaluate(self, labelled: LabelledSet, stopped: Callable[[], bool]) -> bool:
+        """Score the teacher, unless a stop is asked for meanwhile; True if it is the best so far."""
         with self.metrics.aside():
             scores = evaluate(
                 self.model.teacher.backbone,
@@ -171,7 +185,10 @@ class Run:
                 self.world.device,
                 autocast=self.autocast,
                 group=self.world.group,
+                halt=lambda: agree(self.world, stopped()),
             )
+        if scores is None:
+            return False
         self.metrics.log(self.iteration, asdict(scores))
         return self.best.update(self.iteration, scores)
 
@@ -179,79 +196,6 @@ class Run:
         """Close files and threads."""
         self.batches.close()
         self.metrics.close()
-
-
-def make_network(config: Config) -> Network:
-    """Make the student, the same in every process: from a file of weights, or at random by the seed.
-
-    Raises
-    ------
-    EncoderError
-        As `checkpoint.start_from`, or where the file is not the published one.
-    InputError
-        Where the file is of another size than `model.size`.
-    """
-    heads, arch = config.heads, ARCHITECTURES[config.model.size]
-    if config.model.start:
-        located = locate(config.model.start)
-        checked(located)  # a file that is not the published one is refused here as everywhere
-        path = located.path
-        network = start_from(path, prototypes=heads.prototypes, bottleneck=heads.bottleneck, seed=config.run.seed)
-        if network.backbone.arch != arch:
-            raise InputError(f"{path} is a {network.backbone.arch.name}, but model.size is {config.model.size}.")
-        return network
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        backbone = MaskedTransformer(arch)
-        randomise(backbone)
-        return Network(
-            backbone,
-            DINOHead(arch.dim, heads.bottleneck, heads.prototypes, heads.hidden),
-            DINOHead(arch.dim, IBOT_BOTTLENECK, heads.prototypes, heads.hidden),
-        )
-
-
-def randomise(backbone: MaskedTransformer) -> None:
-    """Give a backbone the weights that DINOv2 starts from: normal of 0.02, LayerScale 1e-5, no bias."""
-    for name, value in backbone.named_parameters():
-        if "gamma" in name:
-            torch.nn.init.constant_(value, 1e-5)
-        elif value.ndim > 1:
-            torch.nn.init.trunc_normal_(value, std=1e-6 if name == "cls_token" else 0.02)
-        elif name.endswith("bias"):
-            torch.nn.init.zeros_(value)
-
-
-def pictures_of(config: Config) -> tuple[Read, list[int]]:
-    """How pictures are read, and how many each data set has."""
-    if config.data.store:
-        store = Store.open(config.data.store)
-        return store.read, list(store.sizes)
-    if config.data.generated:
-        pictures = generated(config.data.generated, config.data.seed)
-        return (lambda rows: pictures[rows]), [len(pictures)]
-    raise InputError("There are no pictures: name a folder that `prepare` made with data.store=FOLDER.")
-
-
-def generated(count: int, seed: int) -> NDArray[np.uint8]:
-    """Cells of generated smears, (count, 224, 224, 3), for trials."""
-    from napari_dinobloom.cells.crop import CropPolicy, crop
-    from napari_dinobloom.io.generate import generate_smear
-
-    found: list[NDArray[np.uint8]] = []
-    while sum(map(len, found)) < count:
-        smear = generate_smear(seed=seed + len(found))
-        found.append(crop(smear.image, smear.table, policy=CropPolicy(), pixel_size_um=smear.pixel_size_um))
-    return np.concatenate(found)[:count]
-
-
-def strategy_of(config: Config, world: World) -> Strategy:
-    """How the network is spread: as configured, or by its size."""
-    if config.run.strategy != "auto":
-        return config.run.strategy
-    if world.size == 1:
-        return "none"
-    return "fsdp" if config.model.size == "G" else "ddp"
 
 
 def check_config(out: Path, config: Config) -> None:
@@ -283,14 +227,22 @@ def keep_config(out: Path, config: Config) -> None:
         write_text(out / CONFIG, json.dumps(config.to_dict(), indent=1) + "\n")
 
 
-def _labelled(config: Config, world: World) -> LabelledSet | None:
+def _labelled(config: Config, world: World, trained: NDArray[np.uint8] | None) -> LabelledSet | None:
     """The labelled pictures of the evaluation, if any."""
     asked = config.evaluation
     if not asked.labelled:
         return None
-    trained = Store.open(config.data.store).sha256 if config.data.store else None
     batch = 2 * config.batch.group
     return read_set(asked.labelled, asked.split, most=asked.most, batch=batch, group=world.group, trained=trained)
+
+
+def _digest(network: nn.Module) -> str:
+    """Stands for the weights of a network."""
+    digest = sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.double().sum().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _due(every: int, done: int, last: bool) -> bool:

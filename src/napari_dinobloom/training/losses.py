@@ -112,79 +112,6 @@ def balance(
     return Balance(by_prototype, by_row, shift, only)
 
 
-def sinkhorn_knopp(
-    logits: Tensor,
-    temperature: float,
-    iterations: int = 3,
-    *,
-    valid: Tensor | None = None,
-    group: dist.ProcessGroup | None = None,
-) -> Tensor:
-    """Assign rows to prototypes so that all prototypes are used alike, by Sinkhorn-Knopp's balancing.
-
-    Parameters
-    ----------
-    logits : Tensor (rows, prototypes)
-        The teacher's scores.
-    temperature : float
-        Teacher temperature, above 0.
-    iterations : int, default: 3
-        Rounds; each balances prototypes, then rows.
-    valid : Tensor (rows,) of bool, optional
-        Rows that count; others (padding) change nothing and get an assignment of 0.
-    group : ProcessGroup, optional
-        Balance over the rows of all processes of this group, which all have to call.
-
-    Returns
-    -------
-    Tensor (rows, prototypes)
-        float32 (float64 for float64 logits), each valid row with the sum 1; without gradient.
-    """
-    counts = torch.ones(len(logits), dtype=torch.bool, device=logits.device) if valid is None else valid
-    scaled = logits.detach() / temperature
-    return balance(lambda _: scaled, [counts], iterations, group=group).assignment(lambda _: scaled, 0)
-
-
-def dino_loss(student_logits: Tensor, assignment: Tensor, temperature: float = 0.1) -> Tensor:
-    """Cross-entropy of the student's class tokens against the teacher's assignment, averaged over rows.
-
-    Parameters
-    ----------
-    student_logits, assignment : Tensor (rows, prototypes)
-        Scores of the student; target from `sinkhorn_knopp`, of the other crop of the same picture.
-    temperature : float, default: 0.1
-        Student temperature.
-
-    Returns
-    -------
-    Tensor ()
-    """
-    return cross_entropy(student_logits / temperature, assignment).mean()
-
-
-def ibot_loss(student_logits: Tensor, assignment: Tensor, masks: Tensor, temperature: float = 0.1) -> Tensor:
-    """Cross-entropy of the student's masked patches against the teacher's assignment of the same patches.
-
-    Each masked patch weighs 1 / (masked patches of its image); the sum is divided by the number of images, those
-    without a mask included.
-
-    Parameters
-    ----------
-    student_logits, assignment : Tensor (masked patches, prototypes)
-        In the order in which `masks` holds True, image by image.
-    masks : Tensor (images, patches) of bool
-        Masked patches.
-    temperature : float, default: 0.1
-        Student temperature.
-
-    Returns
-    -------
-    Tensor ()
-    """
-    weights = patch_weights(masks).to(_exact(student_logits).dtype)
-    return (cross_entropy(student_logits / temperature, assignment) * weights).sum() / len(masks)
-
-
 def koleo_loss(x: Tensor) -> Tensor:
     """Kozachenko-Leonenko estimate of (minus) the entropy of embeddings on the sphere: keeps them apart.
 
@@ -241,9 +168,23 @@ class _CrossEntropy(torch.autograd.Function):
         return gradient * gradients[0].unsqueeze(1), None
 
 
-def patch_weights(masks: Tensor) -> Tensor:
-    """Weight of each masked patch, 1 / (masked patches of its image), in the order of `masks`."""
-    return (1 / masks.sum(dim=1).clamp(min=1).double()).unsqueeze(1).expand_as(masks)[masks]
+def patch_weights(masks: Tensor, places: Tensor, counts: Tensor) -> Tensor:
+    """Weight of each masked patch in the sum over images: 1 / (masked patches of its image).
+
+    Parameters
+    ----------
+    masks : Tensor (images, patches) of bool
+        Masked patches.
+    places : Tensor (rows,) of int64
+        Places of the masked ones among all patches of all images.
+    counts : Tensor (rows,) of bool
+        Which rows count; the others, padding, weigh 0.
+
+    Returns
+    -------
+    Tensor (rows,) of float64
+    """
+    return counts / masks.sum(dim=1).clamp(min=1).double()[places // masks.shape[1]]
 
 
 def _exact(x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Row:
     split : str
         ``train``, ``test`` or any other name; ``train`` where the manifest has none.
     name : str
-        The file as the manifest spells it, which `evaluation.kept_apart` goes by. Two rows can be equal without it.
+        The file as the manifest spells it, which `encoders.splits.held_out` goes by. Two rows can be equal without it.
     """
 
     path: Path
@@ -78,6 +78,12 @@ def read_manifest(path: str | Path) -> list[Row]:
     if not rows:
         raise InputError(f"{path}: names no picture. Give one line for each.")
     return rows
+
+
+def has_splits(path: str | Path) -> bool:
+    """Tell whether a table has a column ``split``, in which each row says what it is for."""
+    lines = (line for line in _text(Path(path)).splitlines() if line.strip() and not line.startswith("#"))
+    return "split" in [name.strip() for name in next(csv.reader(lines), [])]
 
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:

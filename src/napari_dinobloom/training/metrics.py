@@ -1,7 +1,7 @@
 """What a run tells while it runs: lines of JSON, TensorBoard, a table in the terminal, Weights & Biases if asked.
 
-What a process has only its share of stays on the device and is summed there; once per line it is reduced over the
-processes, so that no step waits. `NanGuard` ends a run whose losses stay undefined.
+What it is given is the same in all processes, so nothing is sent for it. `NanGuard` ends a run whose losses stay
+undefined.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-import torch.distributed as dist
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -51,8 +49,6 @@ class _Line:
     steps: int = 0
     images: int = 0
     same: dict[str, list[float]] = field(default_factory=dict)
-    shares: dict[str, Tensor] = field(default_factory=dict)
-    """For each name (2,) float32: the sum of the finite values and their number."""
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -67,8 +63,6 @@ class Metrics:
         Only rank 0 writes.
     every : int
         Iterations that a line averages.
-    group : ProcessGroup, optional
-        Processes over which shares are summed; None for one process.
     resumed : int, default: 0
         Iterations done already: lines beyond are removed from the file, as is a torn last line.
     console : Console, optional
@@ -88,14 +82,14 @@ class Metrics:
         rank: int,
         every: int,
         *,
-        group: dist.ProcessGroup | None = None,
         resumed: int = 0,
         console: Console | None = None,
         wandb: str = "",
     ) -> None:
-        self.every, self.group, self.writes = every, group, rank == 0
+        self.every, self.writes = every, rank == 0
         self.path = Path(folder) / FILE
         self._line = _Line()
+        self._iteration = resumed
         self._sinks: list[Sink] = []
         if self.writes:
             with disk_errors(self.path):
@@ -105,9 +99,7 @@ class Metrics:
             with disk_errors(self.path):
                 self._file = self.path.open("a", encoding="utf-8", newline="\n")
 
-    def add(
-        self, iteration: int, same: Mapping[str, float], shares: Mapping[str, Tensor] | None = None, images: int = 0
-    ) -> None:
+    def add(self, iteration: int, same: Mapping[str, float], images: int = 0) -> None:
         """Take in one iteration; every `every` iterations write a line.
 
         Numbers are averaged over the iterations in which they are finite.
@@ -118,41 +110,30 @@ class Metrics:
             Iterations done with this one.
         same : mapping of str to float
             Numbers that all processes share: a step's losses, the learning rate.
-        shares : mapping of str to Tensor (), optional
-            Numbers on the device, of which each process has its share: they are summed over processes.
         images : int, default: 0
             Pictures of the iteration over all processes, for the rate.
         """
         line = self._line
+        self._iteration = iteration
         line.steps += 1
         line.images += images
         for name, number in same.items():
             line.same.setdefault(name, []).append(number)
-        for name, value in (shares or {}).items():
-            finite = value.detach().isfinite()
-            now = torch.stack([value.detach().where(finite, 0).float(), finite.float()])
-            line.shares[name] = line.shares[name] + now if name in line.shares else now
         if iteration % self.every == 0:
-            self.flush(iteration)
+            self.flush()
 
-    def flush(self, iteration: int) -> None:
-        """Write the line of what came in since the last one, if anything; every process must call this."""
+    def flush(self) -> None:
+        """Write the line of what came in since the last one, if anything."""
         line = self._line
         if not line.steps:
             return
         values = {name: _mean(numbers) for name, numbers in line.same.items()}
-        if line.shares:
-            sums, counts = torch.stack(list(line.shares.values())).unbind(1)
-            means = sums / counts
-            if self.group is not None:
-                dist.all_reduce(means, group=self.group)
-            values |= dict(zip(line.shares, means.tolist(), strict=True))
         seconds = time.perf_counter() - line.since
         values["seconds"] = seconds / line.steps
         if line.images:
             values["images_per_second"] = line.images / seconds
         self._line = _Line()
-        self.log(iteration, values)
+        self.log(self._iteration, values)
 
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
         """Write one line of named numbers at once, such as an evaluation; null stands for what is not finite."""
@@ -176,7 +157,8 @@ class Metrics:
             self._line.since += time.perf_counter() - began
 
     def close(self) -> None:
-        """Close file and sinks."""
+        """Write what is left, and close file and sinks."""
+        self.flush()
         if self.writes:
             self._file.close()
         for sink in self._sinks:

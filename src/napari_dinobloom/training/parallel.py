@@ -20,13 +20,13 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from napari_dinobloom.encoders.device import resolve_device
-from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.errors import DinoBloomError, InputError
 from napari_dinobloom.training.distillation import Network, SelfDistillation
 
 Strategy = Literal["none", "ddp", "fsdp"]
@@ -150,6 +150,29 @@ def _first_error(store: Store, mine: str) -> str:
         return "process 0, which can no longer be reached: it was killed, or says why in its own output"
 
 
+def check_alike(world: World, **facts: str) -> None:
+    """Raise InputError in all processes where one of them begins with something else than the first.
+
+    Parameters
+    ----------
+    world : World
+        The processes; all have to call.
+    facts : str
+        What must be the same everywhere, by name.
+    """
+    if world.side is None:
+        return
+    everyone: list[dict[str, str]] = [facts] * world.size
+    dist.all_gather_object(everyone, facts, group=world.side)
+    for rank, theirs in enumerate(everyone):
+        for name, value in everyone[0].items():
+            if theirs[name] != value:
+                raise InputError(
+                    f"Process {rank} has another {name.replace('_', ' ')} than process 0: {theirs[name]} and {value}. "
+                    "Give all the same files and settings; on a shared disk, wait until all machines see the same."
+                )
+
+
 def agree(world: World, flag: bool) -> bool:
     """Say whether any process has the flag up; all of them have to ask."""
     if world.group is None:
@@ -222,7 +245,7 @@ def parallelize(
     for network in (model.student, model.teacher):
         for block in network.backbone.blocks:
             if compile:
-                block.forward = torch.compile(block.forward)
+                block.forward = torch.compile(block.forward, dynamic=False)
             if checkpointing and network is model.student:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
         if bf16:
@@ -245,8 +268,6 @@ def _shard(network: Network, world: World, bf16: bool) -> None:
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     for head in heads:
         fully_shard(head.last_layer, mesh=mesh, reshard_after_forward=True, mp_policy=exact)
-    register_fsdp_forward_method(backbone, "pooled")
-    register_fsdp_forward_method(backbone.blocks[-1], "first")
 
 
 @contextmanager

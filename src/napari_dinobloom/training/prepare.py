@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from napari_dinobloom.encoders.splits import held_out
 from napari_dinobloom.errors import DinoBloomError, InputError
 from napari_dinobloom.io import lock
 from napari_dinobloom.io.atomic import disk_errors, sweep, write_text
@@ -310,9 +311,7 @@ def _asked(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
         raise InputError(f"--cut-fields {sorted(unknown)[0]}: no picture is of this data set.")
     if not options.keep_apart:
         return kept, []
-    from napari_dinobloom.training.evaluation import kept_apart  # imports torch, which nothing else here needs
-
-    return [row for row in kept if not kept_apart(row.name)], [row for row in rows if kept_apart(row.name)]
+    return [row for row in kept if not held_out(row.name)], [row for row in rows if held_out(row.name)]
 
 
 def _watched(steps: Steps[Prepared], console: Any) -> Prepared:

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 class StarterConfig:
     """The recipe of the starter encoder."""
 
-    steps: int = 4600
+    steps: int = 2400
     """Optimiser steps."""
     batch: int = 64
     """Pictures per step."""
@@ -53,7 +53,7 @@ class StarterConfig:
     """Steps of linear warm-up; linear decay to zero follows."""
     weight_decay: float = 0.05
     """Of weight matrices; biases, norms, positions and the class token have none."""
-    kept: tuple[tuple[float, int], ...] = ((0.0, 64), (0.7, 128), (0.9, 256))
+    kept: tuple[tuple[float, int], ...] = ((0.0, 56), (0.75, 128), (0.92, 256))
     """(fraction of the schedule from which, patch tokens of 256 that are kept)."""
     spread: float = 4.5
     """Standard deviation, in patches from the middle, of the bell after which kept tokens are drawn."""
