@@ -95,6 +95,7 @@ def balance(
     by_prototype = first.new_zeros(first.shape[1])
     by_row = [part.to(first.dtype) for part in valid]
     only = (first - shift).exp_() if len(valid) == 1 else None
+    del first
     for number in range(iterations + 1):
         mass = torch.zeros_like(by_prototype)
         for part, counts in enumerate(valid):

@@ -76,7 +76,8 @@ def start(device: str = "auto", patience: float = 45.0) -> World:
     Parameters
     ----------
     device : str, default: "auto"
-        As for `load_encoder`. Several processes take the graphics card of their local rank each.
+        As for `load_encoder`, but Apple's cards are passed over. Several processes take the graphics card of their
+        local rank each.
     patience : float, default: 45
         Seconds after which a process that waits for the others in a step gives up. Whatever only one process has to
         do (writing an export) therefore belongs in the background.
@@ -92,8 +93,8 @@ def start(device: str = "auto", patience: float = 45.0) -> World:
     """
     size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     where = resolve_device(device)
-    if where.type == "mps" and size > 1:
-        where = torch.device("cpu")  # neither nccl nor gloo sends what lies there
+    if where.type == "mps":
+        where = torch.device("cpu")  # Apple's cards have no float64, and neither nccl nor gloo sends what lies there
     if where.type == "cuda":
         if size > 1 or ":" not in str(where):
             where = resolve_device(f"cuda:{local_rank}")

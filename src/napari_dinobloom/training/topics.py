@@ -153,7 +153,7 @@ class Run:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """``auto``: bf16 on a card that has it."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``; with torchrun each process takes the card of its local rank."""
+    """``auto``, ``cpu``, ``cuda``; with torchrun each process takes the card of its local rank. No Apple cards."""
     strategy: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """``auto``: ``none`` for one process, else ``fsdp`` for G and ``ddp`` for the others."""
     compile: bool = False
