@@ -7,9 +7,9 @@ teacher, in float32 and bf16. ``eager`` is the same step as one would write it d
 and assignments as whole matrices, Sinkhorn-Knopp by dividing the matrix, torch's log-softmax, AdamW with its defaults,
 the teacher parameter by parameter. Both start from the same weights and see the same batch, and their losses are
 compared before they are timed. They take turns; what counts is the median of the ratios of neighbours.
-``attention``: one layer of ViT-S on 16 crops in bf16, our plain products beside torch's fused kernel, forwards and with
-the way back. ``store``: pictures per second that ``prepare`` turns into a store, raw and JPEG, and that a training reads
-from it. Writes ``benchmarks/results/training.json``.
+``attention``: one layer of ViT-S on 16 crops in bf16, our plain products beside torch's fused kernel, forwards and
+back. ``store``: pictures per second that ``prepare`` turns into a store, raw and JPEG, and that a training reads from
+it. Writes ``benchmarks/results/training.json``.
 """
 
 from __future__ import annotations
