@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from napari_dinobloom.encoders.patches import PatchBasis, patch_pca
     from napari_dinobloom.encoders.similarity import patch_similarity
     from napari_dinobloom.errors import DinoBloomError
+    from napari_dinobloom.explore.gates import (
+        BooleanGate,
+        EllipseGate,
+        PolygonGate,
+        QuadrantGate,
+        RangeGate,
+        RectangleGate,
+    )
     from napari_dinobloom.explore.projection import iter_umap, umap
     from napari_dinobloom.io.smear import Smear, read_smear
     from napari_dinobloom.io.study import Study
@@ -38,15 +46,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Atlas",
+    "BooleanGate",
     "Cells",
     "CropPolicy",
     "DinoBloomError",
+    "EllipseGate",
     "Encoder",
     "KnnClassifier",
     "LinearProbe",
     "PatchBasis",
     "PictureFiles",
+    "PolygonGate",
     "Progress",
+    "QuadrantGate",
+    "RangeGate",
+    "RectangleGate",
     "Smear",
     "Study",
     "__version__",
@@ -67,15 +81,21 @@ __all__ = [
 
 _ROOMS = {
     "Atlas": "predict.atlas",
+    "BooleanGate": "explore.gates",
     "Cells": "cells.segment",
     "CropPolicy": "cells.crop",
     "DinoBloomError": "errors",
+    "EllipseGate": "explore.gates",
     "Encoder": "encoders.encoder",
     "KnnClassifier": "predict.knn",
     "LinearProbe": "predict.linear",
     "PatchBasis": "encoders.patches",
     "PictureFiles": "cells.picture_files",
+    "PolygonGate": "explore.gates",
     "Progress": "progress",
+    "QuadrantGate": "explore.gates",
+    "RangeGate": "explore.gates",
+    "RectangleGate": "explore.gates",
     "Smear": "io.smear",
     "Study": "io.study",
     "crop": "cells.crop",
