@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_dinobloom.encoders.patches import PatchBasis, patch_pca
     from napari_dinobloom.encoders.similarity import patch_similarity
     from napari_dinobloom.errors import DinoBloomError
+    from napari_dinobloom.explore.gate_tree import GateTree
     from napari_dinobloom.explore.gates import (
         BooleanGate,
         EllipseGate,
@@ -52,6 +53,7 @@ __all__ = [
     "DinoBloomError",
     "EllipseGate",
     "Encoder",
+    "GateTree",
     "KnnClassifier",
     "LinearProbe",
     "PatchBasis",
@@ -87,6 +89,7 @@ _ROOMS = {
     "DinoBloomError": "errors",
     "EllipseGate": "explore.gates",
     "Encoder": "encoders.encoder",
+    "GateTree": "explore.gate_tree",
     "KnnClassifier": "predict.knn",
     "LinearProbe": "predict.linear",
     "PatchBasis": "encoders.patches",
