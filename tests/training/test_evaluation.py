@@ -142,9 +142,9 @@ def test_rank_me() -> None:
     assert rank_me(X.astype(np.float32)) == pytest.approx(np.prod(shares**-shares), rel=1e-4)
 
 
-def test_a_tenth_is_kept_apart() -> None:
+def test_fifteen_of_a_hundred_are_kept_apart() -> None:
     kept = [held_out(f"pbc/basophil/BA_{number}.jpg") for number in range(5000)]
-    assert 0.085 < np.mean(kept) < 0.115  # 3.5 standard deviations
+    assert 0.132 < np.mean(kept) < 0.168  # 3.5 standard deviations
 
 
 def test_pictures_on_which_results_are_reported_are_left_out(pictures: Path, tmp_path: Path) -> None:

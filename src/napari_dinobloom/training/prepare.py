@@ -284,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", action="append", default=[], metavar="NAME=FOLDER", help=", ".join(DATASETS))
     parser.add_argument("--split", default="train", help="which rows (default: train); 'all' takes every one")
     parser.add_argument(
-        "--keep-apart", action="store_true", help="leave out the tenth that evaluation.labelled=MANIFEST asks about"
+        "--keep-apart", action="store_true", help="leave out the 15 in 100 that evaluation.labelled=MANIFEST asks about"
     )
     parser.add_argument("--cut-fields", nargs="*", metavar="NAME", help="cut the fields of these data sets into cells")
     parser.add_argument("--format", choices=("raw", "jpeg"), default="raw")

@@ -1,12 +1,13 @@
-"""The bundled `starter` encoder, a ViT-Tiny that learns on a CPU: where it starts, and its supervised finish.
+"""Recipe of a `starter` encoder, a ViT-Tiny that learns on a CPU: where it starts, and its supervised finish.
 
-Three commands make it: ``python -m napari_dinobloom.training.starter start FILE`` writes the weights it starts from,
+The bundled one is older than this recipe; its card tells how it was made. Three commands make a new one:
+``python -m napari_dinobloom.training.starter start FILE`` writes the weights it starts from,
 ``python -m napari_dinobloom.training --config starter model.start=FILE ...`` lets it learn without labels, and
 ``python -m napari_dinobloom.training.starter finish --csv .../pbc.csv --start TEACHER --out FOLDER`` with them.
 
 What makes the finish cheap: three quarters of the patch tokens are left out in most of the schedule, fewer later and
 none at the end (PatchDropout, Liu et al. 2022, arXiv 2208.07220), so that the network always sees cells at the scale at
-which it will be used. Tokens near the middle, where the cell lies, are kept more often. What makes it learn from 6,900
+which it will be used. Tokens near the middle, where the cell lies, are kept more often. What makes it learn from 6,500
 pictures: mimetic initialisation of the attention (Trockman and Kolter 2023, arXiv 2305.09828), sine-cosine positions, a
 cosine classifier (the angles that k-NN compares are the ones trained), and augmentation of colour, focus and field of
 view that spans other stains and scanners.
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 class StarterConfig:
     """The recipe of the starter encoder."""
 
-    steps: int = 2400
+    steps: int = 3400
     """Optimiser steps."""
     batch: int = 64
     """Pictures per step."""

@@ -126,7 +126,7 @@ class Evaluation:
         if self.split in REPORTED:
             raise InputError(
                 f"evaluation.split is {self.split!r}, on which results are reported: choosing the best iteration on "
-                "it would flatter them. Use the split 'train'; a tenth of it is kept apart for this."
+                "it would flatter them. Use the split 'train'; a part of it is kept apart for this."
             )
         _at_least(0, self, "evaluation", "patience")
         _at_least(20, self, "evaluation", "most")
