@@ -135,6 +135,14 @@ class GateTree:
         """Keys of children and children's children, as a tree is read."""
         return tuple(one for child in self.children(key) for one in (child, *self.descendants(child)))
 
+    def ancestry(self, key: str) -> tuple[str, ...]:
+        """Keys of all gates that decide which cells a gate holds: itself, those above it and those it names."""
+        node = self[key]
+        found = {key: None}
+        for one in ((node.parent,) if node.parent else ()) + tuple(references(node.gate)):
+            found.update(dict.fromkeys(self.ancestry(one)))
+        return tuple(found)
+
     def path(self, key: str) -> str:
         """Names from the top to the gate, with ``/`` between them."""
         node = self[key]
