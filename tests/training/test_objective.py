@@ -19,6 +19,7 @@ from napari_dinobloom.training.distillation import Group, LossWeights, MaskedTra
 from napari_dinobloom.training.heads import DINOHead
 from napari_dinobloom.training.losses import balance, cross_entropy, koleo_loss, patch_weights
 from napari_dinobloom.training.optimiser import apply_schedule, clip_gradients, make_optimiser, multipliers
+from napari_dinobloom.training.products import use_in
 from napari_dinobloom.training.schedules import Schedules, Values
 
 Golden = dict[str, np.ndarray]
@@ -197,6 +198,24 @@ def test_cross_entropy_is_that_of_the_softmax(dtype: torch.dtype) -> None:
     torch.testing.assert_close(own, plain, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     assert float(found[3].abs().max()) == 0
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_by_onednn(bias: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, 7, generator=random).requires_grad_()
+    layer = torch.nn.Linear(7, 11, bias=bias)
+    weight = torch.randn(3, 5, 11, generator=random)
+    wanted = layer(x)
+    inputs = [x, *layer.parameters()]
+    gradients = torch.autograd.grad((wanted * weight).sum(), inputs)
+    use_in(layer)
+    found = layer(x)
+    assert type(found.grad_fn).__name__.startswith("_Linear")
+    torch.testing.assert_close(found, wanted)
+    for ours, theirs in zip(torch.autograd.grad((found * weight).sum(), inputs), gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert layer.double()(x.double()).dtype == torch.float64
 
 
 def test_attention_in_bf16_is_near_that_of_torch() -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_dinobloom.training.products import linear
+
 NORM_EPS = 1e-12
 
 IBOT_BOTTLENECK = 256
@@ -82,7 +84,7 @@ class Prototypes(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
             if self.factors is None or x.device.type != "cuda":
-                return F.linear(x, weight)
+                return linear(x, weight)
             out: Tensor = _Product.apply(x, weight, self.factors)
             return out
 

@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from napari_dinobloom.encoders.device import resolve_device
 from napari_dinobloom.errors import DinoBloomError, InputError
+from napari_dinobloom.training import products
 from napari_dinobloom.training.distillation import Network, SelfDistillation
 
 Strategy = Literal["none", "ddp", "fsdp"]
@@ -244,6 +245,8 @@ def parallelize(
     model.group = world.group
     sharded = strategy == "fsdp" and world.group is not None
     for network in (model.student, model.teacher):
+        if not (bf16 or compile or sharded):
+            products.use_in(network)
         for block in network.backbone.blocks:
             if compile:
                 block.forward = torch.compile(block.forward, dynamic=False)
