@@ -146,6 +146,8 @@ def test_who_counts_can_be_said(cells: pd.DataFrame, tree: GateTree) -> None:
         GateStatistics(cells, counted=counted[1:])
     with pytest.raises(GateError, match="'arera'"):
         GateStatistics(cells, measurements=["arera"])
+    with pytest.raises(GateError, match="'label' holds no numbers"):
+        GateStatistics(cells, measurements=["label"])
     with pytest.raises(GateError, match="no gate"):
         GateStatistics(cells).tables(GateTree())
 

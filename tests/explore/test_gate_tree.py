@@ -262,3 +262,16 @@ def test_what_cannot_be_is_refused_and_changes_nothing(tree: GateTree) -> None:
 def test_a_damaged_tree_is_refused(tree: GateTree, change: dict[str, Any]) -> None:
     with pytest.raises(GateError, match="gate tree"):
         GateTree.from_dict({**tree.to_dict(), **change})
+
+
+def test_a_tree_from_a_strange_file_neither_goes_down_without_end_nor_takes_for_ever(cells: pd.DataFrame) -> None:
+    tree = GateTree(MAP)
+    tree.add(box("top", 0, 1))
+    tree.add(box("other", -1, 0))
+    for i in range(40):  # each names the two before: going through all ways would take years
+        tree.add(BooleanGate(name=f"b{i}", bool_type="or", gate_refs=[f"g{i + 1}", f"g{i + 2}"]))
+    assert len(tree.ancestry("g42")) == 42
+    assert tree.masks(cells)["g42"].sum() == cells["umap_1"].between(-1, 1).sum()
+    nodes = {f"g{i}": {**tree["g1"].to_dict(), "parent": f"g{i - 1}" if i > 1 else ""} for i in range(1, 2000)}
+    with pytest.raises(GateError, match="below 100 others"):
+        GateTree.from_dict({**tree.to_dict(), "nodes": nodes})

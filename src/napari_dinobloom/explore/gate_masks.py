@@ -111,10 +111,14 @@ class MaskCache:
 
 def needs(nodes: Mapping[str, GateNode], key: str) -> tuple[str, ...]:
     """Columns that a gate reads, those of the gates that it names by key included."""
-    gate = nodes[key].gate
-    found = dict.fromkeys(gate.needs)
-    for other in references(gate):
-        found.update(dict.fromkeys(needs(nodes, other)))
+    found: dict[str, None] = {}
+    seen, waiting = {key}, [key]
+    while waiting:
+        gate = nodes[waiting.pop()].gate
+        found.update(dict.fromkeys(gate.needs))
+        named = set(references(gate)) - seen
+        seen |= named
+        waiting += sorted(named)
     return tuple(found)
 
 

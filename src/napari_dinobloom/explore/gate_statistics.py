@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
 from napari_dinobloom.explore.gate_tree import GateTree
-from napari_dinobloom.explore.gates.base import Float64, GateError, Mask
+from napari_dinobloom.explore.gates.base import Float64, GateError, Mask, column
 from napari_dinobloom.explore.proportions import wilson
 
 Int64 = NDArray[np.int64]
@@ -80,7 +80,7 @@ class GateStatistics:
     Raises
     ------
     GateError
-        `counted` has another length, or a measurement is missing.
+        `counted` has another length, or a measurement is missing or holds no numbers.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class GateStatistics:
             raise GateError(f"The table has no column {missing[0]!r} to take the mean of.")
         self.measurements = tuple(wanted)
         self._counted = _counted(table) if counted is None else np.asarray(counted, dtype=bool)
-        self._values = [table[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in wanted]
+        self._values = [column(table, name, "means") for name in wanted]
         self._class, self.classes = _codes(classes_of(table))
         self._slide, self._patients, self._slides = _places(table)
         self._all = self._tally(self._counted)

@@ -27,6 +27,8 @@ Act = dict[str, Any]
 VERSION = 1
 MAP_AXES = ("umap_1", "umap_2")
 """Columns that belong to the map."""
+DEEPEST = 100
+"""Gates below one another."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#332288", "#999933", "#882255", "#44aa99")
 """Given to new gates in turn: Okabe-Ito and Tol, which people with colour-blindness can tell apart."""
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
@@ -137,10 +139,13 @@ class GateTree:
 
     def ancestry(self, key: str) -> tuple[str, ...]:
         """Keys of all gates that decide which cells a gate holds: itself, those above it and those it names."""
-        node = self[key]
-        found = {key: None}
-        for one in ((node.parent,) if node.parent else ()) + tuple(references(node.gate)):
-            found.update(dict.fromkeys(self.ancestry(one)))
+        found = {self[key].key: None}
+        waiting = [key]
+        while waiting:
+            node = self[waiting.pop()]
+            above = [one for one in (node.parent, *references(node.gate)) if one and one not in found]
+            found.update(dict.fromkeys(above))
+            waiting += above
         return tuple(found)
 
     def path(self, key: str) -> str:
@@ -363,10 +368,16 @@ def _check(nodes: Mapping[str, GateNode]) -> None:
         if names.setdefault((node.parent, name), key) != key:
             raise GateError(f"Gate {name!r}: another gate beside it has this name. Give it another one.")
     try:
-        ordered(nodes)
+        order = ordered(nodes)
     except ValueError as error:
         within = ", ".join(repr(nodes[key].gate.name) for key in error.args)
         raise GateError(f"The gates {within} would depend on themselves. Choose a parent outside of them.") from error
+    depth = {"": 0}
+    for key in order:
+        depth[key] = depth[nodes[key].parent] + 1
+        if depth[key] > DEEPEST:
+            name = nodes[key].gate.name
+            raise GateError(f"Gate {name!r} would lie below {DEEPEST} others. Put it higher in the tree.")
 
 
 def _rekeyed(gate: Gate, keys: Mapping[str, str]) -> Gate:
