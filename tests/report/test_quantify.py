@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from scipy.stats import binomtest
 
 from napari_dinobloom.errors import DinoBloomError
-from napari_dinobloom.report.quantify import corrected_percent, mixture, ratio_interval, wilson
+from napari_dinobloom.explore.proportions import wilson
+from napari_dinobloom.report.quantify import corrected_percent, mixture, ratio_interval
 
 CLASSES = ["a", "b", "c"]
 

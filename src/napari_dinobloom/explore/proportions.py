@@ -12,8 +12,6 @@ Z95 = 1.959963984540054
 def wilson(count: ArrayLike, total: ArrayLike, z: float = Z95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Wilson score interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
-    The same, bit for bit, as `napari_dinobloom.report.quantify.wilson`, which this room may not import.
-
     Parameters
     ----------
     count, total : array of int or float

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe
 from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.explore.proportions import wilson
 from napari_dinobloom.report.counting import (
     PER_100,
     REASONS,
@@ -26,7 +27,7 @@ from napari_dinobloom.report.counting import (
     table_of,
     text,
 )
-from napari_dinobloom.report.quantify import check_confusion, corrected_percent, ratio_interval, wilson
+from napari_dinobloom.report.quantify import check_confusion, corrected_percent, ratio_interval
 
 if TYPE_CHECKING:
     from anndata import AnnData
