@@ -135,6 +135,29 @@ class Gate(ABC):
             raise GateError(f"{where}: too many gates lie within each other.") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region(Gate):
+    """A gate that is a shape on its axes and made of no other gates.
+
+    Attributes
+    ----------
+    axes : tuple of str
+        Columns of the cell table.
+    """
+
+    axes: tuple[str, ...]
+
+    @property
+    def members(self) -> tuple[Gate | str, ...]:
+        """No other gates."""
+        return ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The axes."""
+        return self.axes
+
+
 def registered(kind: type[Gate]) -> None:
     """Make a class known to `Gate.from_dict`."""
     KINDS[kind.__name__] = kind

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from napari_dinobloom.explore.gates.base import (
     Columns,
     Float64,
-    Gate,
     GateError,
     Mask,
     Populations,
+    Region,
     check_common,
     check_numbers,
     registered,
@@ -32,7 +32,7 @@ ERROR = 16 * 2.0**-53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EllipseGate(Gate):
+class EllipseGate(Region):
     """Cells within an ellipse, its border included.
 
     Attributes
@@ -88,16 +88,6 @@ class EllipseGate(Gate):
         angle = math.degrees(math.atan2(directions[1, 1], directions[0, 1])) % 180
         half_axes = (float(long), float(short))
         return cls(name=name, axes=axes, center=center, half_axes=half_axes, angle=angle, projection=projection)
-
-    @property
-    def members(self) -> tuple[Gate | str, ...]:
-        """No other gates."""
-        return ()
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Both axes."""
-        return self.axes
 
     def evaluate(self, columns: Columns, populations: Populations | None = None) -> Mask:
         """Test the cells in the bounding box, those at the border with fractions."""

@@ -13,10 +13,10 @@ from napari_dinobloom.explore.gates.base import (
     LARGEST,
     Columns,
     Float64,
-    Gate,
     GateError,
     Mask,
     Populations,
+    Region,
     check_common,
     registered,
 )
@@ -27,7 +27,7 @@ MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolygonGate(Gate):
+class PolygonGate(Region):
     """Cells within a polygon, its border included.
 
     A part that the outline runs around at least once is inside (non-zero winding), so that a lasso which crosses
@@ -54,16 +54,6 @@ class PolygonGate(Gate):
     def points(self) -> Float64:
         """The vertices as (n, 2) float64."""
         return np.array(self.vertices, dtype=np.float64)
-
-    @property
-    def members(self) -> tuple[Gate | str, ...]:
-        """No other gates."""
-        return ()
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Both axes."""
-        return self.axes
 
     def evaluate(self, columns: Columns, populations: Populations | None = None) -> Mask:
         """Test each cell against the outline."""

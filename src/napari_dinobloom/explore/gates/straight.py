@@ -12,10 +12,10 @@ import numpy as np
 from napari_dinobloom.explore.gates.base import (
     Columns,
     Float64,
-    Gate,
     GateError,
     Mask,
     Populations,
+    Region,
     check_common,
     check_numbers,
     registered,
@@ -27,7 +27,7 @@ QUADRANTS: tuple[Quadrant, ...] = get_args(Quadrant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RectangleGate(Gate):
+class RectangleGate(Region):
     """Cells within a rectangle, its border included.
 
     Attributes
@@ -48,16 +48,6 @@ class RectangleGate(Gate):
         object.__setattr__(self, "range_min", low)
         object.__setattr__(self, "range_max", high)
 
-    @property
-    def members(self) -> tuple[Gate | str, ...]:
-        """No other gates."""
-        return ()
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Both axes."""
-        return self.axes
-
     def evaluate(self, columns: Columns, populations: Populations | None = None) -> Mask:
         """Compare both columns with their bounds."""
         x, y = (columns(axis) for axis in self.axes)
@@ -67,7 +57,7 @@ class RectangleGate(Gate):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RangeGate(Gate):
+class RangeGate(Region):
     """Cells whose value of one column is within a range, its ends included.
 
     Attributes
@@ -88,23 +78,13 @@ class RangeGate(Gate):
         object.__setattr__(self, "range_min", low[0])
         object.__setattr__(self, "range_max", high[0])
 
-    @property
-    def members(self) -> tuple[Gate | str, ...]:
-        """No other gates."""
-        return ()
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The one axis."""
-        return self.axes
-
     def evaluate(self, columns: Columns, populations: Populations | None = None) -> Mask:
         """Compare the column with its bounds."""
         return _within(columns(self.axes[0]), self.range_min, self.range_max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuadrantGate(Gate):
+class QuadrantGate(Region):
     """One of the four parts into which two dividers cut a plane; the four share no cell and leave none out.
 
     Attributes
@@ -136,16 +116,6 @@ class QuadrantGate(Gate):
             cls(name=f"{name} {one}", axes=axes, dividers=dividers, quadrant=one, projection=projection)
             for one in QUADRANTS
         )
-
-    @property
-    def members(self) -> tuple[Gate | str, ...]:
-        """No other gates."""
-        return ()
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Both axes."""
-        return self.axes
 
     def evaluate(self, columns: Columns, populations: Populations | None = None) -> Mask:
         """Compare both columns with the dividers."""
