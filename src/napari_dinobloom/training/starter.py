@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from napari_dinobloom.encoders.build import load_backbone
 from napari_dinobloom.encoders.registry import REGISTRY
+from napari_dinobloom.training.starter_guide import WIDTHS, Guide, GuideConfig, shrink, train_guide
 from napari_dinobloom.training.starter_pictures import Pictures, read_pictures, restain, turn_and_zoom
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,12 @@ class StarterConfig:
     """Range of the field of view in pixels of the 360 px picture, log-uniform."""
     smoothing: float = 0.1
     """Label smoothing."""
+    guided_labels: float = 0.7
+    """Weight of the guide's class probabilities, the rest being that of the labels."""
+    guided_features: float = 1.0
+    """Weight of predicting the guide's features from patch tokens."""
+    guided_blocks: tuple[int, int] = (6, 9)
+    """Blocks, counted from 0, after which patch tokens predict the guide's middle and coarse features."""
     head_scale: float = 16.0
     """Inverse temperature of the cosine classifier."""
     ema: float = 0.999
@@ -129,15 +136,17 @@ class CentralTokens(nn.Module):
         place = torch.arange(grid) - (grid - 1) / 2
         squared = place[:, None] ** 2 + place[None, :] ** 2
         self.log_chance = (torch.exp(-squared / (2 * spread**2)) + 0.02).log().flatten()
+        self.chosen: Tensor | None = None  # (b, kept) of the last call, None where all stayed
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(b, 1 + patches, dim) to (b, 1 + kept, dim); as it came outside training or where all are kept."""
+        self.chosen = None
         if not self.training or self.kept >= x_BND.shape[1] - 1:
             return x_BND
         chance = torch.rand((len(x_BND), len(self.log_chance)), generator=self.draw)
         keys = self.log_chance - (-chance.log()).log()  # Gumbel's trick: the largest are a draw without replacement
-        chosen = keys.topk(self.kept, dim=1).indices + 1
-        patches = x_BND.gather(1, chosen.unsqueeze(2).expand(-1, -1, x_BND.shape[2]))
+        self.chosen = keys.topk(self.kept, dim=1).indices
+        patches = x_BND[:, 1:].gather(1, self.chosen.unsqueeze(2).expand(-1, -1, x_BND.shape[2]))
         return torch.cat([x_BND[:, :1], patches], dim=1)
 
 
@@ -152,6 +161,40 @@ class CosineClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, dim) to (b, classes)."""
         return self.scale * F.normalize(x.float(), dim=1) @ F.normalize(self.weight, dim=1).T
+
+
+class Guidance(nn.Module):
+    """Lets patch tokens of a ViT predict the features that a guide has at their places.
+
+    Parameters
+    ----------
+    model : VisionTransformer
+        Its blocks are listened to.
+    blocks : (int, int)
+        After which the middle and the coarse features are predicted.
+    """
+
+    def __init__(self, model: VisionTransformer, blocks: tuple[int, int]) -> None:
+        super().__init__()
+        self.outward = nn.ModuleList([nn.Linear(model.embed_dim, width) for width in WIDTHS[1:]])
+        self._tokens: dict[int, Tensor] = {}
+        for place, block in enumerate(blocks):
+            model.blocks[block].register_forward_hook(lambda _m, _i, out, place=place: self._keep(place, out))
+
+    def _keep(self, place: int, tokens: Tensor) -> None:
+        self._tokens[place] = tokens
+
+    def forward(self, features: tuple[Tensor, ...], chosen: Tensor | None) -> Tensor:
+        """Mean squared error against the guide's features, (b, c, h, w) each and standardised over their channels."""
+        lost = []
+        for place, (outward, wanted) in enumerate(zip(self.outward, features, strict=True)):
+            full = wanted if wanted.shape[-1] == 16 else F.interpolate(wanted, (16, 16), mode="bilinear")
+            goal = full.flatten(2).transpose(1, 2)
+            if chosen is not None:
+                goal = goal.gather(1, chosen.unsqueeze(2).expand(-1, -1, goal.shape[2]))
+            goal = F.layer_norm(goal.float(), goal.shape[-1:])
+            lost.append(F.mse_loss(outward(self._tokens.pop(place)[:, 1:].float()), goal))
+        return torch.stack(lost).mean()
 
 
 def learning_rate(step: int, config: StarterConfig) -> float:
@@ -195,7 +238,7 @@ def starting_weights(seed: int) -> dict[str, Tensor]:
 
 
 def train(
-    data: Pictures, check: Pictures, config: StarterConfig, start: dict[str, Tensor] | None = None
+    data: Pictures, check: Pictures, config: StarterConfig, start: dict[str, Tensor] | None = None, *, guide: Guide
 ) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Train on `data`, report on `check`; return the averaged backbone weights (float32) and the log.
 
@@ -207,6 +250,8 @@ def train(
         The recipe.
     start : dict of str to Tensor, optional
         Weights by timm's names; by default `starting_weights`.
+    guide : Guide
+        Trained on `data`.
     """
     draw = torch.Generator().manual_seed(config.seed)
     model = build_vit()
@@ -215,7 +260,8 @@ def train(
         setattr(block.attn, "fused_attn", False)  # noqa: B010 - on a CPU its backward pass is six times slower
     torch.manual_seed(config.seed)
     head = CosineClassifier(model.embed_dim, len(data.classes), config.head_scale)
-    parameters = [*model.parameters(), *head.parameters()]
+    guidance = Guidance(model, config.guided_blocks)
+    parameters = [*model.parameters(), *head.parameters(), *guidance.parameters()]
     matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and "pos_embed" not in n and "token" not in n]
     others = [p for p in parameters if not any(p is m for m in matrices)]
     optimiser = torch.optim.AdamW(
@@ -230,14 +276,22 @@ def train(
     started = time.monotonic()
     for step in range(config.steps):
         tokens_kept = [kept for begin, kept in config.kept if step >= begin * config.steps][-1]
-        setattr(model, "patch_drop", CentralTokens(tokens_kept, config.spread, draw))  # noqa: B010 - typed otherwise
+        dropping = CentralTokens(tokens_kept, config.spread, draw)
+        setattr(model, "patch_drop", dropping)  # noqa: B010 - typed otherwise
         rows = torch.multinomial(chance, config.batch, replacement=False, generator=draw)
-        x = normalise(restain(turn_and_zoom(data.images[rows], config.fov, draw), draw))
+        view = turn_and_zoom(data.images[rows], config.fov, draw)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            *features, advice = guide(shrink(view))
+        x = normalise(restain(view, draw))
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config)
         with torch.autocast("cpu", torch.bfloat16):
             tokens = model(x)
-        loss = F.cross_entropy(head(tokens), data.targets[rows], label_smoothing=config.smoothing)
+        scores = head(tokens)
+        told = F.cross_entropy(scores, data.targets[rows], label_smoothing=config.smoothing)
+        advised = F.cross_entropy(scores, advice.softmax(1))
+        shown = guidance(tuple(features), dropping.chosen)
+        loss = torch.lerp(told, advised, config.guided_labels) + config.guided_features * shown
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -245,8 +299,15 @@ def train(
         torch._foreach_lerp_(mean, [p.detach() for p in parameters], 1 - min(config.ema, (step + 1) / (step + 10)))
         if step % 50 == 49 or step + 1 == config.steps:
             seconds = time.monotonic() - started
-            history.append({"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(seconds, 1)})
-            log.info("step %d loss %.3f, %.1f pictures/s", step + 1, loss.item(), (step + 1) * config.batch / seconds)
+            parts = {"loss": told, "advised": advised, "shown": shown}
+            history.append(
+                {
+                    "step": step + 1,
+                    **{name: round(value.item(), 4) for name, value in parts.items()},
+                    "seconds": round(seconds, 1),
+                }
+            )
+            log.info("%s, %.1f pictures/s", history[-1], (step + 1) * config.batch / seconds)
         if (step + 1) % 500 == 0:
             log.info("step %d held-out accuracy %.4f", step + 1, accuracy(model, head, check))
     with torch.no_grad():
@@ -304,7 +365,9 @@ def main(arguments: list[str] | None = None) -> None:
     data = read_pictures(options.csv, split="train", held=False)
     check = read_pictures(options.csv, split="train", held=True, classes=data.classes)
     log.info("%d pictures to train on, %d held out", len(data.images), len(check.images))
-    weights, report = train(data, check, config, begun.backbone.state_dict() if begun else None)
+    guide, advised = train_guide(data, check, GuideConfig(seed=options.seed))
+    weights, report = train(data, check, config, begun.backbone.state_dict() if begun else None, guide=guide)
+    report.update(advised)
     report["start"] = begun.sha256 if begun else ""
     log.info("wrote %s", save(weights, report, config, options.out, data))
 
