@@ -6,11 +6,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+from gated import gated_study
+
 PAGE = Path(__file__).parents[2] / "docs" / "gates.md"
 
 
+def blocks() -> list[str]:
+    """What the page shows in Python."""
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_the_example_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    code, _ = blocks()
     scope: dict[str, Any] = {}
     exec(code, scope)
     found = scope["compare_groups"](scope["tables"].counts, scope["tree"], scope["groups"]).set_index("gate")
@@ -20,3 +28,14 @@ def test_the_example_runs() -> None:
     assert not found["exploratory"].any()
     assert scope["tree"].path("g1") == "blasts"
     assert len(scope["suggest_gates"](scope["table"], ("umap_1", "umap_2"))) == 2
+
+
+def test_the_example_of_a_study_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gated_study(tmp_path / "smears.dinobloom").close()
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(blocks()[1], scope)
+    gates, key = scope["gates"], scope["key"]
+    assert gates.tree[key].colour == "#0072b2", "the second act was taken back"
+    assert gates.tree[key].seen == gates.patients
+    assert gates.masks()[key].tolist() == (gates.table["area_px"] >= 450).tolist()

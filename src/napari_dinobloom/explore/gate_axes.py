@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from napari_dinobloom.explore.gates.base import GateError
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -30,7 +32,34 @@ def axes_table(adata: AnnData) -> pd.DataFrame:
         if key.startswith("X_") and ":" not in key and np.ndim(values) == 2:
             columns.update({f"{key[2:]}_{i + 1}": np.asarray(values)[:, i] for i in range(values.shape[1])})
     table = pd.DataFrame(columns, index=adata.obs.index)
+    if active := active_projection(adata):
+        table.attrs["projection"] = active
+    return table
+
+
+def active_projection(adata: AnnData) -> str:
+    """Hash of the map whose coordinates stand in ``obsm["X_umap"]``; "" where there is none."""
     notes = adata.uns.get("dinobloom", {})
-    if "X_umap" in adata.obsm and "projection" in notes:
-        table.attrs["projection"] = str(notes["projection"]["hash"])
+    return str(notes["projection"]["hash"]) if "X_umap" in adata.obsm and "projection" in notes else ""
+
+
+def kept_table(adata: AnnData, projection: str) -> pd.DataFrame:
+    """Return the cells as `axes_table`, with the coordinates of a map that is kept beside the active one.
+
+    Raises
+    ------
+    GateError
+        The table does not hold that map.
+    """
+    if projection == active_projection(adata):
+        return axes_table(adata)
+    kept = f"X_umap:{projection[:8]}"
+    if kept not in adata.obsm:
+        raise GateError(
+            f"The cell table has no coordinates of the map {projection[:8] or '(none)'}. Use that map first."
+        )
+    table = axes_table(adata)
+    for i, values in enumerate(np.asarray(adata.obsm[kept]).T):
+        table[f"umap_{i + 1}"] = values
+    table.attrs["projection"] = projection
     return table

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import combinations
 from math import comb
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,12 +23,18 @@ from numpy.typing import ArrayLike, NDArray
 from napari_dinobloom.explore.gate_tree import GateTree
 from napari_dinobloom.explore.gates.base import Float64, GateError, nearest
 from napari_dinobloom.explore.proportions import Z95
+from napari_dinobloom.io.tables import restore, write_csv
 
 EXACT = 20_000
 """Most ways to divide the patients that are all gone through."""
 FEW = 6
 """A group of fewer patients is marked: the interval of the effect size holds for larger ones."""
 ALPHA = 0.05
+MEANT = (
+    "The patient is the unit. p: two-sided permutation test of the difference of means; p_bh, p_holm: adjusted over "
+    "the gates; delta: Cliff's, 95 %. Exploratory: the gate was made while looking at these patients, or nobody noted "
+    "at whom."
+)
 
 
 def compare_groups(
@@ -93,6 +100,53 @@ def compare_groups(
     table["p_bh"], table["p_holm"] = benjamini_hochberg(table["p"]), holm(table["p"])
     table["exploratory"] = [_looked(tree, key, set(groups)) for key in table["key"]]
     return table[[name for name in table if name != "note"] + ["note"]]
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """Read groups of patients from a CSV with the columns ``patient`` and ``group``.
+
+    Returns
+    -------
+    dict
+        Patient to group; patients with an empty group are left out.
+
+    Raises
+    ------
+    GateError
+        The file cannot be read, lacks a column, or puts a patient into two groups.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_csv(path, comment="#", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise GateError(
+            f"{path}: cannot be read as CSV ({error}). Give a file with the columns patient, group."
+        ) from error
+    if missing := [name for name in ("patient", "group") if name not in table]:
+        raise GateError(
+            f"{path}: has no column {missing[0]!r}{nearest(missing[0], table)}. It needs patient and group."
+        )
+    groups: dict[str, str] = {}
+    for number, (patient, group) in enumerate(zip(table["patient"], table["group"], strict=True), start=2):
+        patient, group = restore(patient), restore(group)
+        if groups.get(patient, group) != group:
+            raise GateError(
+                f"{path}, line {number}: patient {patient!r} is in {groups[patient]!r} already, not {group!r}."
+            )
+        if group:
+            groups[patient] = group
+    return groups
+
+
+def write_comparison(path: Path, table: pd.DataFrame) -> None:
+    """Write what `compare_groups` found as CSV, with how it is meant on top.
+
+    Raises
+    ------
+    StudyError
+        If the disk is full or the folder may not be written.
+    """
+    write_csv(path, table, comments=(MEANT,))
 
 
 def permutation_test(

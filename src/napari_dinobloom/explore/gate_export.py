@@ -61,6 +61,27 @@ def write_gate_json(path: Path, tables: GateTables, tree: GateTree) -> None:
             part.write_text(text, encoding="utf-8")
 
 
+def read_gate_json(path: Path) -> GateTree:
+    """Read the tree of a file that `write_gate_json` wrote, or of one that holds only what `GateTree.to_dict` gives.
+
+    Raises
+    ------
+    GateError
+        The file cannot be read, is no JSON, or holds no gates that can be; it may come from a stranger.
+    """
+    path = Path(path)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GateError(f"{path}: cannot be read ({error.strerror or error}). Choose another file.") from error
+    except (ValueError, RecursionError) as error:
+        raise GateError(f"{path}: is no JSON ({error}). Choose a file that 'gate export --json' wrote.") from error
+    try:
+        return GateTree.from_dict(raw.get("tree", raw) if isinstance(raw, dict) else raw)
+    except GateError as error:
+        raise GateError(f"{path}: {error}") from error
+
+
 def write_fcs(
     path: Path, table: pd.DataFrame, *, columns: Sequence[str] | None = None, gates: GateTree | None = None
 ) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from napari_dinobloom.explore.gates.base import Float64, GateError, Mask, column
 from napari_dinobloom.explore.proportions import wilson
 
 Int64 = NDArray[np.int64]
+Columns = dict[str, NDArray[Any]]
 
 LEVELS = ("all", "patient", "slide")
 MEASUREMENTS = ("area_px", "nucleus_area_px", "nc_ratio", "solidity", "circularity", "lobes", "confidence")
@@ -108,29 +109,50 @@ class GateStatistics:
         GateError
             As `GateTree.masks`.
         """
-        masks = tree.masks(self.table)
+        keys = self._count(tree)
+        if not keys:
+            raise GateError("The tree has no gate to count. Draw one first.")
+        own = [self._tallies[key] for key in keys]
+        parents = [self._tallies[tree[key].parent] if tree[key].parent else self._all for key in keys]
+        paths = [tree.path(key) for key in keys]
+        parts: dict[str, list[Columns]] = {"counts": [], "classes": [], "means": []}
+        for level in LEVELS:
+            group, names = self._groups(level)
+            lead = _lead(keys, paths, level, names)
+            size = len(names)
+            n, parent_n = (_gather([t.n for t in side], group, size) for side in (own, parents))
+            total = np.broadcast_to(_gather([self._all.n], group, size), n.shape)
+            parts["counts"].append({**lead, **_counts(n.ravel(), parent_n.ravel(), total.ravel())})
+            parts["classes"].append(self._classes(lead, _gather([t.classes for t in own], group, size), n))
+            sums, given = (_gather([getattr(t, what) for t in own], group, size) for what in ("sums", "known"))
+            parts["means"].append(self._means(lead, sums, given))
+        return GateTables(**{name: _joined(columns) for name, columns in parts.items()})
+
+    def totals(self, tree: GateTree) -> dict[str, tuple[int, int, int]]:
+        """Count the gates of a tree over all cells only: what must be there at once.
+
+        Returns
+        -------
+        dict
+            Key to the numbers ``n``, ``parent_n`` and ``all_n`` of `GateTables.counts`; empty for an empty tree.
+
+        Raises
+        ------
+        GateError
+            As `GateTree.masks`.
+        """
+        n = {"": int(self._all.n.sum()), **{key: int(self._tallies[key].n.sum()) for key in self._count(tree)}}
+        return {key: (n[key], n[tree[key].parent], n[""]) for key in tree.keys}
+
+    def _count(self, tree: GateTree) -> list[str]:
+        """Count anew the gates whose population has changed; return the keys of all."""
         known = self._tallies
+        masks = tree.masks(self.table)
         self._tallies = {
             key: known[key] if key in known and known[key].mask is mask else self._tally(mask)
             for key, mask in masks.items()
         }
-        keys = list(masks)
-        if not keys:
-            raise GateError("The tree has no gate to count. Draw one first.")
-        parents = [self._tallies[tree[key].parent] if tree[key].parent else self._all for key in keys]
-        own = [self._tallies[key] for key in keys]
-        frames: dict[str, list[pd.DataFrame]] = {"counts": [], "classes": [], "means": []}
-        for level in LEVELS:
-            group, names = self._groups(level)
-            lead = _lead(keys, [tree.path(key) for key in keys], level, names)
-            size = len(names)
-            n, parent_n = (_gather([t.n for t in side], group, size) for side in (own, parents))
-            total = np.broadcast_to(_gather([self._all.n], group, size), n.shape)
-            frames["counts"].append(_counts(lead, n.ravel(), parent_n.ravel(), total.ravel()))
-            frames["classes"].append(self._classes(lead, _gather([t.classes for t in own], group, size), n))
-            sums, given = (_gather([getattr(t, what) for t in own], group, size) for what in ("sums", "known"))
-            frames["means"].append(self._means(lead, sums, given))
-        return GateTables(**{name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()})
+        return list(masks)
 
     def _tally(self, mask: Mask) -> _Tally:
         """Count one population per slide."""
@@ -159,24 +181,24 @@ class GateStatistics:
         at = {name: i for i, name in enumerate(names)}
         return np.array([at[name] for name in self._patients], dtype=np.int64), [(name, "") for name in names]
 
-    def _classes(self, lead: pd.DataFrame, n: Int64, total: Int64) -> pd.DataFrame:
+    def _classes(self, lead: Columns, n: Int64, total: Int64) -> Columns:
         """Composition; `n` (gates, groups, classes), `total` (gates, groups)."""
-        flat = n.reshape(len(lead), len(self.classes))
+        flat = n.reshape(len(lead["key"]), len(self.classes))
         line, which = np.nonzero(flat)
         found, of = flat[line, which], total.ravel()[line]
         low, high = wilson(found, of)
         columns = {"class": np.array(self.classes, dtype=object)[which], "n": found}
         shares = {"percent": 100 * found / of, "low": 100 * low, "high": 100 * high}
-        return lead.iloc[line].reset_index(drop=True).assign(**columns, **shares)
+        return {**{name: values[line] for name, values in lead.items()}, **columns, **shares}
 
-    def _means(self, lead: pd.DataFrame, sums: Float64, known: Int64) -> pd.DataFrame:
+    def _means(self, lead: Columns, sums: Float64, known: Int64) -> Columns:
         """Means; `sums` and `known` (gates, groups, measurements)."""
         many = len(self.measurements)
         given = known.reshape(-1)
         mean = np.divide(sums.reshape(-1), given, out=np.full(len(given), np.nan), where=given > 0)
-        names = np.tile(np.array(self.measurements, dtype=object), len(lead))
-        lines = lead.iloc[np.repeat(np.arange(len(lead)), many)].reset_index(drop=True)
-        return lines.assign(measurement=names, n=given, mean=mean)
+        names = np.tile(np.array(self.measurements, dtype=object), len(lead["key"]))
+        lines = {name: np.repeat(values, many) for name, values in lead.items()}
+        return {**lines, "measurement": names, "n": given, "mean": mean}
 
 
 def gate_statistics(tree: GateTree, table: pd.DataFrame, **options: Any) -> GateTables:
@@ -195,23 +217,28 @@ def classes_of(table: pd.DataFrame) -> pd.Series[Any]:
     return label.where((label != "").to_numpy(), named)
 
 
-def _lead(keys: Sequence[str], paths: Sequence[str], level: str, names: Sequence[tuple[str, str]]) -> pd.DataFrame:
+def _lead(keys: Sequence[str], paths: Sequence[str], level: str, names: Sequence[tuple[str, str]]) -> Columns:
     """First columns: every gate with every group."""
     gates, groups = len(keys), len(names)
     each = np.array(names, dtype=object).reshape(groups, 2)
     columns = {"key": keys, "gate": paths}
     lead = {name: np.repeat(np.array(values, dtype=object), groups) for name, values in columns.items()}
     places = {name: np.tile(each[:, i], gates) for i, name in enumerate(("patient", "slide"))}
-    return pd.DataFrame({**lead, "level": np.full(gates * groups, level, dtype=object), **places})
+    return {**lead, "level": np.full(gates * groups, level, dtype=object), **places}
 
 
-def _counts(lead: pd.DataFrame, n: Int64, parent_n: Int64, total: Int64) -> pd.DataFrame:
+def _joined(parts: Sequence[Columns]) -> pd.DataFrame:
+    """One table of the columns of all levels."""
+    return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def _counts(n: Int64, parent_n: Int64, total: Int64) -> Columns:
     columns: dict[str, Any] = {"n": n, "parent_n": parent_n, "all_n": total}
     for name, of in (("parent", parent_n), ("all", total)):
         low, high = wilson(n, of)
         share = np.divide(n, of, out=np.full(len(n), np.nan), where=of > 0)
         columns.update({f"percent_of_{name}": 100 * share, f"{name}_low": 100 * low, f"{name}_high": 100 * high})
-    return lead.assign(**columns)
+    return columns
 
 
 def _gather(parts: Sequence[NDArray[Any]], group: Int64, size: int) -> NDArray[Any]:
@@ -243,6 +270,8 @@ def _text(table: pd.DataFrame, name: str) -> pd.Series[Any]:
     if name not in table:
         return pd.Series("", index=table.index, dtype=object)
     values = table[name].astype(object)
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":
+        return values
     return values.where(values.notna(), "").astype(str)
 
 

@@ -238,28 +238,30 @@ class GateTree:
         gone = (self._free(key).key, *(self._free(one).key for one in self.descendants(key)))
         return self._commit(dict.fromkeys(gone))
 
-    def copy_to(self, other: GateTree, key: str, *, parent: str = "") -> Act:
-        """Copy a gate with its children into another tree of the same map; return the other tree's act.
+    def copy_to(self, other: GateTree, key: str | Sequence[str], *, parent: str = "") -> Act:
+        """Copy a gate, or several, with their children into another tree of the same map; return the other tree's act.
 
         Raises
         ------
         GateError
             The other tree is of another map, or a gate names one that is not copied with it.
         """
-        source = (key, *self.descendants(key))
+        asked = [key] if isinstance(key, str) else key
+        source = tuple(dict.fromkeys(one for top in asked for one in (self[top].key, *self.descendants(top))))
         new_keys = {one: f"g{other._next + i}" for i, one in enumerate(source)}
         new: dict[str, GateNode | None] = {}
-        for one in source:
+        for i, one in enumerate(source):
             node = self[one]
             if outside := sorted(set(references(node.gate)) - set(source)):
                 raise GateError(
                     f"Gate {node.gate.name!r} names the gate {self.path(outside[0])!r}, which is not copied with it. "
-                    "Copy a gate above both."
+                    "Copy a gate above both, or both."
                 )
-            below = parent if one == key else new_keys[node.parent]
+            top = node.parent not in new_keys
             gate = other._own(_rekeyed(node.gate, new_keys))
+            below = parent if top else new_keys[node.parent]
             copied = other._new(new_keys[one], gate, below, node.colour, node.seen)
-            new[copied.key] = copied if one == key else replace(copied, place=node.place)
+            new[copied.key] = replace(copied, place=copied.place + i if top else node.place)
         return other._commit(new)
 
     def replay(self, act: Mapping[str, Any]) -> None:

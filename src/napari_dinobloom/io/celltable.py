@@ -226,6 +226,8 @@ def grown(adata: AnnData, rows: pd.DataFrame) -> AnnData:
         if isinstance(values, np.ndarray) and values.dtype.kind in "fb":  # else concat makes float64 of both
             nothing = np.nan if values.dtype.kind == "f" else False
             fresh.obsm[name] = np.full((len(rows), *values.shape[1:]), nothing, values.dtype)
+        elif isinstance(values, pd.DataFrame) and all(dtype.kind == "b" for dtype in values.dtypes):  # the gates
+            fresh.obsm[name] = pd.DataFrame(False, index=fresh.obs_names, columns=values.columns)
     if "spatial" in adata.obsm:
         fresh.obsm["spatial"] = rows[["x", "y"]].to_numpy(adata.obsm["spatial"].dtype)
     whole = anndata.concat([adata, fresh], join="outer", merge="first", pairwise=True, fill_value=np.nan)

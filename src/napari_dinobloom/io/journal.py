@@ -1,106 +1,29 @@
 """The journal of human acts, ``edits.jsonl``: one line an act, appended and fsynced at once, with its inverse.
 
-A line is ``{"seq", "op", "cells", "old", "new", "who", "when"}`` and, for undo and redo, ``"undoes"``: the line whose
-inverse it is. ``old`` and ``new`` give for each changed column one value for all cells, or a list with one for each.
-An act that changes outlines has ``"shapes": {"old": {cell: shape}, "new": {cell: shape}}`` too; a cell that only
-``new`` has is made by the act. Replay sets columns and shapes to ``new``, so that it does no harm to a table that holds
-some of the acts already.
+What a line holds stands in `napari_dinobloom.io.acts`. Acts on cells and on gates are in one order, and so are undo and
+redo. Replay sets columns, shapes and gates to ``new``, so that it does no harm to a table that holds some of the acts
+already.
 """
 
 from __future__ import annotations
 
 import getpass
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from napari_dinobloom.errors import StudyError
+from napari_dinobloom.io.acts import EDITABLE, OPS, RESHAPING, Entry, Nodes, Value, Values, parse_line
 from napari_dinobloom.io.atomic import disk_errors, sync_folder
-from napari_dinobloom.io.celltable import split_cell_id
-from napari_dinobloom.io.shapes import Shape, parse_shape
-from napari_dinobloom.io.trust import check_text
+from napari_dinobloom.io.shapes import Shape
 
-Value = str | bool
-Values = Value | list[Value]
-
-EDITABLE: dict[str, type] = {
-    "label": str,
-    "label_by": str,
-    "label_at": str,
-    "reviewed": bool,
-    "excluded": bool,
-    "deleted": bool,
-}
-"""Columns of the cell table that a human act may change."""
-
-RESHAPING = ("add", "merge", "split", "repaint")
-"""Acts that change outlines or make cells."""
-
-OPS = ("label", "exclude", "review", "delete", *RESHAPING, "undo", "redo")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One act.
-
-    Attributes
-    ----------
-    seq : int
-        1, 2, ... in the order of the file.
-    op : str
-        One of `OPS`.
-    cells : tuple of str
-        Cell ids.
-    old, new : dict
-        Column to the value before and after: one for all cells, or a list in the order of `cells`.
-    who : str
-        User name.
-    when : str
-        ISO time in UTC.
-    undoes : int or None
-        For undo and redo: the line whose inverse this is.
-    old_shapes, new_shapes : dict
-        Cell id to its outline before and after; a cell that the act makes has none before, and its undo has none after.
-    """
-
-    seq: int
-    op: str
-    cells: tuple[str, ...]
-    old: Mapping[str, Values]
-    new: Mapping[str, Values]
-    who: str
-    when: str
-    undoes: int | None = None
-    old_shapes: Mapping[str, Shape] = field(default_factory=dict)
-    new_shapes: Mapping[str, Shape] = field(default_factory=dict)
-
-    def to_line(self) -> str:
-        """Return the JSON line, with its line end."""
-        content: dict[str, Any] = {
-            "seq": self.seq,
-            "op": self.op,
-            "cells": list(self.cells),
-            "old": dict(self.old),
-            "new": dict(self.new),
-            "who": self.who,
-            "when": self.when,
-        }
-        if self.undoes is not None:
-            content["undoes"] = self.undoes
-        if self.old_shapes or self.new_shapes or self.op in RESHAPING:
-            sides = {"old": self.old_shapes, "new": self.new_shapes}
-            content["shapes"] = {
-                side: {cell: shape.to_json() for cell, shape in shapes.items()} for side, shapes in sides.items()
-            }
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
+__all__ = ["EDITABLE", "OPS", "RESHAPING", "Entry", "Journal", "Value", "Values", "apply", "now", "user"]
 
 
 @dataclass(slots=True)
@@ -119,6 +42,8 @@ class Journal:
         Cell id to whether the acts leave it deleted.
     unmade : set of str
         Cells whose making was undone.
+    gates : list of Entry
+        Those of `entries` that are on gates.
     """
 
     path: Path
@@ -126,6 +51,7 @@ class Journal:
     shapes: dict[str, Shape] = field(default_factory=dict)
     deleted: dict[str, bool] = field(default_factory=dict)
     unmade: set[str] = field(default_factory=set)
+    gates: list[Entry] = field(default_factory=list)
     _whole: int = 0  # bytes of the file up to the end of the last whole line
     _size: int = 0  # bytes of the file when it was read or last written
     _done: list[int] = field(default_factory=list)
@@ -151,7 +77,7 @@ class Journal:
         lines = data.split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):
             try:
-                entry = _parse(line, number)
+                entry = parse_line(line)
             except ValueError as error:
                 if number == len(lines) - 1 and not lines[-1]:
                     break  # the disk lost the last line's bytes but kept its length
@@ -171,11 +97,12 @@ class Journal:
         new: Mapping[str, Sequence[Value]],
         *,
         undoes: int | None = None,
+        who: str | None = None,
         when: str | None = None,
         old_shapes: Mapping[str, Shape] | None = None,
         new_shapes: Mapping[str, Shape] | None = None,
     ) -> Entry:
-        """Write one act to the disk and return it; when this returns, it survives a power cut.
+        """Write one act on cells to the disk and return it; when this returns, it survives a power cut.
 
         Raises
         ------
@@ -184,20 +111,55 @@ class Journal:
             changed then, neither on disk nor in memory.
         """
         entry = Entry(
-            seq=self.entries[-1].seq + 1 if self.entries else 1,
+            seq=self._next_seq(),
             op=op,
             cells=tuple(cells),
             old={column: _compact(values) for column, values in old.items()},
             new={column: _compact(values) for column, values in new.items()},
-            who=user(),
+            who=who or user(),
             when=when or now(),
             undoes=undoes,
             old_shapes=dict(old_shapes or {}),
             new_shapes=dict(new_shapes or {}),
         )
+        self._keep(entry)
+        return entry
+
+    def append_gates(self, op: str, projection: str, old: Nodes, new: Nodes, *, undoes: int | None = None) -> Entry:
+        """Write one act on gates as `append` does one on cells.
+
+        Raises
+        ------
+        StudyError
+            As `append`, or if the act is none: it names no gates, or holds what JSON cannot.
+        """
+        entry = Entry(
+            seq=self._next_seq(),
+            op=op,
+            cells=(),
+            old={},
+            new={},
+            who=user(),
+            when=now(),
+            undoes=undoes,
+            projection=projection,
+            old_nodes=dict(old),
+            new_nodes=dict(new),
+        )
+        try:
+            parse_line(entry.to_line().encode("utf-8"))
+        except (TypeError, ValueError) as error:
+            raise StudyError(f"{self.path}: this act on gates cannot be kept, as it {error}") from error
+        self._keep(entry)
+        return entry
+
+    def _next_seq(self) -> int:
+        return self.entries[-1].seq + 1 if self.entries else 1
+
+    def _keep(self, entry: Entry) -> None:
+        """Put an act on the disk, then into memory."""
         self._write(entry.to_line().encode("utf-8"))
         self._take(entry)
-        return entry
 
     def _write(self, line: bytes) -> None:
         """Append bytes durably behind the last whole line, or leave the file as it was."""
@@ -225,6 +187,8 @@ class Journal:
     def _take(self, entry: Entry) -> None:
         """Add an entry in memory; keep the stacks of undo and redo and what the acts come to."""
         self.entries.append(entry)
+        if entry.projection is not None:
+            self.gates.append(entry)
         self.shapes.update(entry.new_shapes)
         self.unmade.difference_update(entry.new_shapes)
         self.unmade.update(cell for cell in entry.old_shapes if cell not in entry.new_shapes)
@@ -252,6 +216,8 @@ class Journal:
 
     def invert(self, op: str, entry: Entry) -> Entry:
         """Append the inverse of `entry` as an undo or redo line."""
+        if entry.projection is not None:
+            return self.append_gates(op, entry.projection, entry.new_nodes, entry.old_nodes, undoes=entry.seq)
         n = len(entry.cells)
         return self.append(
             op,
@@ -314,77 +280,6 @@ def _compact(values: Sequence[Value]) -> Values:
 def _spread(values: Mapping[str, Values], n: int) -> dict[str, Sequence[Value]]:
     """One value for each of `n` cells."""
     return {column: value if isinstance(value, list) else [value] * n for column, value in values.items()}
-
-
-def _parse(line: bytes, number: int) -> Entry:
-    """Read one line; raise ValueError with a sentence if it is damaged or unknown."""
-    try:
-        raw = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is damaged ({error}).") from error
-    if not isinstance(raw, dict):
-        raise ValueError("is no act.")
-    if raw.get("op") not in OPS:
-        raise ValueError(
-            f"holds the act {str(raw.get('op'))[:40]!r}, which this version does not know. "
-            "Update with 'pip install -U napari-dinobloom'."
-        )
-    cells, undoes = raw.get("cells"), raw.get("undoes")
-    if not (isinstance(cells, list) and cells and all(isinstance(cell, str) for cell in cells)):
-        raise ValueError("names no cells.")
-    if not (undoes is None or type(undoes) is int) or type(raw.get("seq")) is not int:
-        raise ValueError("has a number that is none.")
-    try:
-        old, new = (_check_values(raw.get(side), len(cells)) for side in ("old", "new"))
-        who, when = (check_text(raw.get(name), name) for name in ("who", "when"))
-    except StudyError as error:
-        raise ValueError(str(error)) from error
-    if set(old) != set(new):
-        raise ValueError("'old' and 'new' name other columns.")
-    old_shapes, new_shapes = _check_shapes(raw)
-    return Entry(raw["seq"], raw["op"], tuple(cells), old, new, who, when, undoes, old_shapes, new_shapes)
-
-
-def _check_shapes(raw: dict[str, Any]) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    """Return the outlines before and after of a line that may have some; they must be those of its cells."""
-    if "shapes" not in raw:
-        if raw["op"] in RESHAPING:
-            raise ValueError("lacks its shapes.")
-        return {}, {}
-    sides = raw["shapes"]
-    if raw["op"] not in (*RESHAPING, "undo", "redo") or "deleted" not in raw["new"]:
-        raise ValueError("holds shapes, which such an act does not change.")
-    if not isinstance(sides, dict) or set(sides) != {"old", "new"}:
-        raise ValueError("holds shapes without 'old' and 'new'.")
-    named = set(raw["cells"])
-    parsed: list[dict[str, Shape]] = []
-    for side in (sides["old"], sides["new"]):
-        if not isinstance(side, dict) or not named.issuperset(side):
-            raise ValueError("holds shapes of cells that it does not name.")
-        for cell in side:
-            try:
-                split_cell_id(cell)
-            except StudyError as error:
-                raise ValueError(str(error)) from error
-        parsed.append({cell: parse_shape(shape) for cell, shape in side.items()})
-    return parsed[0], parsed[1]
-
-
-def _check_values(raw: object, n: int) -> dict[str, Values]:
-    """Return the columns of one side of an act if they are known and of the right type and length."""
-    if not isinstance(raw, dict) or not raw:
-        raise ValueError("lacks its values.")
-    for column, value in raw.items():
-        kind = EDITABLE.get(column)
-        values = value if isinstance(value, list) else [value]
-        if kind is None:
-            raise ValueError(f"changes the column {str(column)[:40]!r}, which no act may change.")
-        if any(type(one) is not kind for one in values) or (isinstance(value, list) and len(value) != n):
-            raise ValueError(f"gives {column!r} values of the wrong type or number.")
-        for one in values:
-            if isinstance(one, str):
-                check_text(one, column)
-    return raw
 
 
 def user() -> str:

@@ -14,10 +14,10 @@ from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io import celltable, journal, lock, manifest
 from napari_dinobloom.io.atomic import disk_errors
 from napari_dinobloom.io.fields import FieldRecord
-from napari_dinobloom.io.images import StudyImages
 from napari_dinobloom.io.masks import FieldMasks, draw, joined, load_masks, save_masks
 from napari_dinobloom.io.replay import replay
 from napari_dinobloom.io.shapes import MEASURED, Shape, masks_of
+from napari_dinobloom.io.study_journal import EDITS, StudyJournal
 from napari_dinobloom.io.trust import check_text, inside
 
 if TYPE_CHECKING:
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["CELLS", "EDITS", "FieldRecord", "Study"]
 
 CELLS = "cells.h5ad"
-EDITS = "edits.jsonl"
 
 CellIds = str | Iterable[str]
 
 
-class Study(StudyImages):
+class Study(StudyJournal):
     """A study, opened.
 
     Make one with `Study.create`, `Study.open` or `Study.open_or_create`; use it as a context manager or call `close`.
@@ -48,12 +47,14 @@ class Study(StudyImages):
     orphans : list of str
         Cells that the journal names and the table does not have, and cells with a hand label that the segmentation no
         longer finds; their acts are kept. Known once `cells` was read.
+    cells_version : int
+        Grows with every change of the cell table that this object makes or reads: what was computed before is old.
     """
 
     def __init__(self, path: Path, content: manifest.Manifest, held: lock.Lock | lock.Holder | None, why: str) -> None:
         super().__init__(path, content, held, why)
         self.orphans: list[str] = []
-        self._journal: journal.Journal | None = None
+        self.cells_version = 0
         self._cells: AnnData | None = None
         self._numbers: dict[str, int] | None = None
 
@@ -114,6 +115,7 @@ class Study(StudyImages):
         """Forget what is in memory, so that a read-only study shows what the writer has done since."""
         with self._guard:
             self._cells, self._journal, self._numbers = None, None, None
+            self.cells_version += 1
             self._manifest = manifest.read_manifest(self.path)
 
     def save_cells(self, adata: AnnData) -> None:
@@ -133,6 +135,7 @@ class Study(StudyImages):
             numbers = celltable.highest_numbers(adata.obs["cell_id"], numbers)
             celltable.write_cells(self.path / CELLS, adata, numbers)
             self._numbers, self._cells = numbers, adata
+            self.cells_version += 1
 
     def next_number(self, field_id: str) -> int:
         """Return the first number that no cell of this field, deleted ones included, ever had."""
@@ -203,20 +206,55 @@ class Study(StudyImages):
 
     # Human acts
 
-    def label(self, cell_ids: CellIds, value: str) -> journal.Entry | None:
-        """Give cells a class by hand; an empty `value` takes the hand label away. Returns the journal's entry."""
-        check_text(value, "label")
-        when = journal.now()
-        by, at = (journal.user(), when) if value else ("", "")
-        return self._act("label", cell_ids, {"label": value, "label_by": by, "label_at": at}, when)
+    def label(
+        self,
+        cell_ids: CellIds,
+        value: str | Sequence[str],
+        *,
+        who: str | None = None,
+        reviewed: bool | None = None,
+    ) -> journal.Entry | None:
+        """Give cells a class by hand; an empty `value` takes the hand label away.
 
-    def exclude(self, cell_ids: CellIds, value: bool = True) -> journal.Entry | None:
+        Parameters
+        ----------
+        cell_ids : str or iterable of str
+            The cells, each once where there are several values.
+        value : str or sequence of str
+            One class for all, or one for each cell.
+        who : str, optional
+            Reader who says so; else the user of this machine.
+        reviewed : bool, optional
+            Set the review mark in the same act.
+
+        Returns
+        -------
+        Entry or None
+            The journal's line; None if no cell is named.
+        """
+        values = [value] if isinstance(value, str) else list(value)
+        for one in values:
+            check_text(one, "label")
+        by, when = _reader(who), journal.now()
+        columns: dict[str, list[journal.Value]] = {
+            "label": [*values],
+            "label_by": [by if one else "" for one in values],
+            "label_at": [when if one else "" for one in values],
+        }
+        new: dict[str, journal.Values] = {
+            name: column[0] if isinstance(value, str) else column for name, column in columns.items()
+        }
+        if reviewed is not None:
+            new["reviewed"] = reviewed
+        return self._act("label", cell_ids, new, when, by)
+
+    def exclude(self, cell_ids: CellIds, value: bool = True, *, who: str | None = None) -> journal.Entry | None:
         """Leave cells out of every count, or take them back with False."""
-        return self._act("exclude", cell_ids, {"excluded": bool(value)})
+        return self._act("exclude", cell_ids, {"excluded": bool(value)}, who=_reader(who))
 
-    def set_review(self, cell_ids: CellIds, value: bool = True) -> journal.Entry | None:
+    def set_review(self, cell_ids: CellIds, value: bool = True, *, who: str | None = None) -> journal.Entry | None:
         """Mark cells as looked at by a person."""
-        return self._act("review", cell_ids, {"reviewed": bool(value)})
+        return self._act("review", cell_ids, {"reviewed": bool(value)}, who=_reader(who))
 
     def delete(self, cell_ids: CellIds, value: bool = True) -> journal.Entry | None:
         """Mark cells as none at all; their rows and ids stay."""
@@ -269,9 +307,7 @@ class Study(StudyImages):
                 old[name] = list(now.values())
                 new[name] = [now[(inherit or {}).get(cell, cell)] for cell in cells]
             old_shapes = {cell: before[cell] for cell in known}
-            entry = self._acts().append(op, cells, old, new, old_shapes=old_shapes, new_shapes=shapes)
-            self._cells, _ = self._replayed(self.cells, [entry])
-            return entry
+            return self._set(self._acts().append(op, cells, old, new, old_shapes=old_shapes, new_shapes=shapes))
 
     def _check_shapes(self, shapes: Mapping[str, Shape], made: Sequence[str]) -> None:
         """Refuse outlines that leave their field, and new cells with an id that was given before."""
@@ -291,20 +327,13 @@ class Study(StudyImages):
         """Do again what `undo` took back; None if there is nothing."""
         return self._invert("redo")
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is an act that `undo` would take back."""
-        with self._guard:
-            return self._acts().to_undo() is not None
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether there is an act that `redo` would do again."""
-        with self._guard:
-            return self._acts().to_redo() is not None
-
     def _act(
-        self, op: str, cell_ids: CellIds, new: dict[str, journal.Value], when: str | None = None
+        self,
+        op: str,
+        cell_ids: CellIds,
+        new: dict[str, journal.Values],
+        when: str | None = None,
+        who: str | None = None,
     ) -> journal.Entry | None:
         """Write one act and set it in the table; None if no cell is named."""
         wanted = list(dict.fromkeys([cell_ids] if isinstance(cell_ids, str) else map(str, cell_ids)))
@@ -317,12 +346,11 @@ class Study(StudyImages):
             if (rows < 0).any():
                 missing = [cell for cell, row in zip(wanted, rows, strict=True) if row < 0]
                 raise StudyError(f"{self.path}: has no cell {missing[0][:100]!r} ({len(missing)} unknown in all).")
+            spread = {name: value if isinstance(value, list) else [value] * len(wanted) for name, value in new.items()}
+            if any(len(values) != len(wanted) for values in spread.values()):
+                raise StudyError(f"{self.path}: {len(wanted)} cells, but another number of values. Give one for each.")
             old = {column: obs[column].to_numpy()[rows].tolist() for column in new}
-            entry = self._acts().append(
-                op, wanted, old, {column: [value] * len(wanted) for column, value in new.items()}, when=when
-            )
-            self._cells, _ = self._replayed(self.cells, [entry])
-            return entry
+            return self._set(self._acts().append(op, wanted, old, spread, who=who, when=when))
 
     def _invert(self, op: Literal["undo", "redo"]) -> journal.Entry | None:
         """Write the inverse of the act on top of a stack and set it in the table."""
@@ -332,13 +360,18 @@ class Study(StudyImages):
             target = acts.to_undo() if op == "undo" else acts.to_redo()
             if target is None:
                 return None
-            adata = self.cells
-            entry = acts.invert(op, target)
-            self._cells, _ = self._replayed(adata, [entry])
-            return entry
+            if target.projection is None:
+                _ = self.cells  # a table that cannot be read is an error before anything is written
+            return self._set(acts.invert(op, target))
 
-    def _acts(self) -> journal.Journal:
-        """Return the journal, read once."""
-        if self._journal is None:
-            self._journal = journal.Journal.read(inside(self.path, EDITS))
-        return self._journal
+    def _set(self, entry: journal.Entry) -> journal.Entry:
+        """Put an act of the journal into the table; one on gates changes nothing there."""
+        if entry.projection is None:
+            self._cells, _ = self._replayed(self.cells, [entry])
+            self.cells_version += 1
+        return entry
+
+
+def _reader(who: str | None) -> str:
+    """Name of a reader for the journal; that of the user of this machine if none is given."""
+    return check_text(who, "reader") if who else journal.user()

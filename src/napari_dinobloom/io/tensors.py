@@ -77,6 +77,26 @@ def read_tensors(
     return tensors, found
 
 
+def read_header(path: Path, kind: str, error: type[DinoBloomError] = DinoBloomError) -> dict[str, Any]:
+    """Read the JSON document of what `write_tensors` wrote, without ``kind``, and no tensor.
+
+    Raises
+    ------
+    DinoBloomError
+        Of type `error`, if the file is missing, broken or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise error(f"{path}: there is no such file")
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            document = json.loads((handle.metadata() or {}).get(_KEY, "null"))
+    except (SafetensorError, OSError, ValueError) as reason:
+        raise error(f"{path}: not a readable safetensors file of kind {kind!r} ({reason})") from reason
+    return _checked(path, document, kind, set(), set(), error)
+
+
 def _checked(
     path: Path, document: Any, kind: str, names: set[str], wanted: set[str], error: type[DinoBloomError]
 ) -> dict[str, Any]:

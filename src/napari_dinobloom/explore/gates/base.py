@@ -236,4 +236,6 @@ def _plain(value: Any) -> Any:
     """Tuples as lists and gates as dicts, all the way down."""
     if isinstance(value, Gate):
         return value.to_dict()
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return [list(one) for one in value]  # the vertices of a lasso are many
     return [_plain(one) for one in value] if isinstance(value, tuple) else value
