@@ -1,7 +1,7 @@
 """Pictures of the plugin's windows in their states, for the docs and for looking at.
 
 Run it with ``xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/screenshots.py FOLDER [IMAGE]
-[--window count|segment] [--theme light] [--size 1366x768]``; without an image it takes the generated smear. Writes
+[--window count|segment|map] [--theme light] [--size 1366x768]``; without an image it takes the generated smear. Writes
 ``1-empty.png`` and so on into FOLDER.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 import napari
 from napari.settings import get_settings
 from qtpy.QtWidgets import QApplication
+from screenshots_map import map_window
 
 from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.session import session_of
@@ -130,14 +131,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("image", type=Path, nargs="?")
-    parser.add_argument("--window", default="count", choices=["count", "segment"])
+    parser.add_argument("--window", default="count", choices=["count", "segment", "map"])
     parser.add_argument("--theme", default="dark", choices=["dark", "light"])
     parser.add_argument("--size", default="1366x768")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     studio = Studio(given.folder, given.theme, given.size)
     with tempfile.TemporaryDirectory() as place:
-        {"count": count_window, "segment": segment_window}[given.window](studio, given.image, Path(place))
+        windows = {"count": count_window, "segment": segment_window, "map": map_window}
+        windows[given.window](studio, given.image, Path(place))
         studio.session.close_study()
         studio.viewer.close()
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from painted import FakeRun, paint
+from qtpy.QtCore import QEvent, QThreadPool
+from qtpy.QtWidgets import QApplication
 
 from napari_dinobloom.io.smear import write_picture
 from napari_dinobloom.io.study import Study
@@ -19,6 +24,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gui"):
             item.add_marker(pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarning"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail where a test leaves a window, or a thread of ours, behind."""
+    if request.node.get_closest_marker("gui") is None:
+        yield
+        return
+    threads = set(threading.enumerate())
+    windows = {id(widget) for widget in QApplication.topLevelWidgets()} if QApplication.instance() else set()
+    yield
+    app = QApplication.instance()
+    deadline = time.monotonic() + 5
+    while True:
+        gc.collect()
+        if app is not None:
+            app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+            app.processEvents()
+        left = [w for w in QApplication.topLevelWidgets() if id(w) not in windows] if app is not None else []
+        left = [f"{type(w).__module__}.{type(w).__name__}" for w in left if w.isVisible() or ours(w)]
+        running = [t.name for t in threading.enumerate() if t not in threads and ours(getattr(t, "_target", None))]
+        pool = QThreadPool.globalInstance()
+        running += ["a worker"] * (pool.activeThreadCount() if pool is not None else 0)
+        if not (left or running) or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    assert not left, f"windows were left behind: {left}"
+    assert not running, f"threads were left behind: {running}"
+
+
+def ours(thing: object) -> bool:
+    """Whether a widget, or the function that a thread runs, is one of this package."""
+    module = getattr(thing, "__module__", None) or type(thing).__module__
+    return str(module).startswith("napari_dinobloom")
 
 
 @pytest.fixture

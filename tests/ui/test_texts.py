@@ -60,7 +60,17 @@ def test_style(key: str):
     assert "..." not in value, "use one character …"
     begin = value.lstrip("“")[0]
     lower_case_on_purpose = key.startswith(
-        ("cell.", "cells.", "reason.", "run.pixel.", "result.n", "result.percent", "segment.unit.")
+        (
+            "cell.",
+            "cells.",
+            "reason.",
+            "run.pixel.",
+            "result.n",
+            "result.percent",
+            "segment.unit.",
+            "gates.of_all",
+            "map.of_all",
+        )
     )
     assert lower_case_on_purpose or begin in "{%" or not begin.isalpha() or begin.isupper()
     if key.endswith(".tip") or key.startswith(("error.", "run.why.", "image.")):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from napari.layers import Labels
 from napari.utils.notifications import show_warning
 
@@ -30,15 +31,18 @@ LARGE_FIELD = 4_000_000
 """Pixels of a field from which on its picture is read in a second thread: decoding them takes about 0.1 s."""
 
 NEEDS_ONE = ("split", "repaint")
-NEEDS_SOME = ("delete", "exclude")
+NEEDS_SOME = ("delete", "exclude", "label", "review")
+NEEDS_NO_LAYER = ("undo", "redo", "label", "review", "exclude")
+"""Acts that do not ask where a cell lies, so that they can also be done where no image is open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What an act leaves behind: cells to be selected, and cells whose outline may have changed."""
+    """What an act leaves behind: cells to select, cells whose outline may have changed, or that it was on gates."""
 
     select: Sequence[str] = ()
     touched: Sequence[str] = ()
+    gates: bool = False
 
 
 class Correction:
@@ -46,10 +50,11 @@ class Correction:
 
     Parameters
     ----------
-    viewer : napari.Viewer or its proxy
+    viewer : napari.Viewer or its proxy, or None
         Its cell layers of the study are kept up to date.
     session : Session
-        Its study is changed, its selection says which cells are meant; its revision grows with every act.
+        Its study is changed, its selection says which cells are meant; its revision grows with every act. Undo and redo
+        are those of the whole journal: where the act is one on gates, the session's `gates_revision` grows instead.
     """
 
     def __init__(self, viewer: Any, session: Session) -> None:
@@ -59,7 +64,7 @@ class Correction:
     def cell_layers(self) -> list[Labels]:
         """The cell layers of the session's study, the topmost first."""
         study = self._session.study
-        if study is None:
+        if study is None or self._viewer is None:
             return []
         marks = {"role": "cells", "study": str(study.path)}
         found = [layer for layer in reversed(self._viewer.layers) if marks.items() <= tag(layer).items()]
@@ -81,7 +86,7 @@ class Correction:
         session, chosen = self._session, self._session.selected
         if why := why_closed(session):
             return why
-        if not self.cell_layers():
+        if act not in NEEDS_NO_LAYER and not self.cell_layers():
             return text("edit.why.no_layer")
         if act == "merge" and len(chosen) < 2:
             return text("edit.why.select_two")
@@ -149,10 +154,49 @@ class Correction:
         chosen = self._session.selected
         self._do("delete", lambda study: self._entry(study.delete(chosen)))
 
+    def label(
+        self, value: str | Sequence[str], cells: Sequence[str] | None = None, *, then: Sequence[str] = ()
+    ) -> None:
+        """Give cells a class by hand, or take it away with an empty one; this is a review of them too.
+
+        Parameters
+        ----------
+        value : str or sequence of str
+            One class for all, or one for each cell.
+        cells : sequence of str, optional
+            By default the selected ones.
+        then : sequence of str
+            Cells to be selected afterwards; by default those that got the class.
+        """
+        chosen = self._session.selected if cells is None else cells
+        who = self._session.reader or None
+
+        def act(study: Study) -> Changed:
+            study.label(chosen, value, who=who, reviewed=bool(value))
+            return Changed(then or chosen)
+
+        self._do("label", act)
+
+    def review(self, value: bool = True) -> None:
+        """Mark the selected cells as looked at, or take the mark off."""
+        chosen, who = self._session.selected, self._session.reader or None
+
+        def act(study: Study) -> Changed:
+            study.set_review(chosen, value, who=who)
+            return Changed(chosen)
+
+        self._do("review", act)
+
     def exclude(self) -> None:
         """Leave the selected cells out of every count, or take them back when all of them are out."""
         chosen, back = self._session.selected, self.all_excluded
-        self._do("exclude", lambda study: Changed(chosen, self._entry(study.exclude(chosen, not back)).touched))
+        who = self._session.reader or None
+
+        def act(study: Study) -> Changed:
+            study.exclude(chosen, not back, who=who)
+            return Changed(chosen)
+
+        self._do("exclude", act)
 
     def undo(self) -> None:
         """Take the last act back."""
@@ -163,7 +207,11 @@ class Correction:
         self._do("redo", lambda study: self._entry(study.redo()))
 
     def _entry(self, entry: Entry | None) -> Changed:
-        """What a line of the journal touches; nothing new is selected."""
+        """What a line of the journal touches; nothing new is selected, unless cells got or lost a mark or a class."""
+        if entry is not None and entry.projection is not None:
+            return Changed(gates=True)
+        if entry is not None and "deleted" not in entry.new:
+            return Changed(entry.cells)  # only what people say of these cells changed
         cells = [] if entry is None else [*dict.fromkeys((*entry.cells, *entry.old_shapes, *entry.new_shapes))]
         return Changed([cell for cell in self._session.selected if cell not in cells], cells)
 
@@ -194,12 +242,13 @@ class Correction:
 
     def _show(self, changed: Changed) -> None:
         """Bring layers, counts and selection up to date."""
+        if changed.gates:
+            self._session.gates_revision += 1
+            return
         study = self._study
         for layer in self.cell_layers():
             redraw.update(layer, study, changed.touched)
-        obs = study.cells.obs
-        alive = [cell for cell in changed.select if cell in obs.index and not obs["deleted"].at[cell]]
-        self._session.select(*alive)
+        self._session.select(*_living(study, changed.select))
         self._session.revision += 1
         jobs.recount(self._session)
 
@@ -216,6 +265,14 @@ def why_closed(session: Session) -> str:
     if study.read_only:
         return text("edit.why.read_only", name=study.name)
     return ""
+
+
+def _living(study: Study, cells: Sequence[str]) -> list[str]:
+    """Those of some cells that the table has and nobody deleted."""
+    obs = study.cells.obs
+    rows = obs.index.get_indexer(pd.Index(list(cells), dtype=object))
+    living = (rows >= 0) & ~obs["deleted"].to_numpy(bool)[rows]
+    return [cell for cell, alive in zip(cells, living.tolist(), strict=True) if alive]
 
 
 def _field_of(*cells: str) -> str:

@@ -388,3 +388,14 @@ def value_of(layer: Labels, cell_id: str) -> int:
     features = layer.features
     rows = np.flatnonzero(features["cell_id"].to_numpy() == cell_id)
     return int(features["index"].iloc[rows[0]]) if len(rows) else 0
+
+
+def shown(present: Any, cell_id: str) -> tuple[Labels, int] | None:
+    """The topmost cell layer that shows a cell, and its label value there; None when none does."""
+    if cell_id:
+        for layer in reversed(present):
+            if tag(layer).get("role") == "cells":
+                value = value_of(layer, cell_id)
+                if value:
+                    return getattr(layer, "__wrapped__", layer), value
+    return None

@@ -109,13 +109,7 @@ class Picker:
 
     def shown(self, cell_id: str) -> tuple[Labels, int] | None:
         """The topmost cell layer that shows a cell, and its label value there; None when none does."""
-        if cell_id:
-            for layer in reversed(self._viewer.layers):
-                if tag(layer).get("role") == "cells":
-                    value = layers.value_of(layer, cell_id)
-                    if value:
-                        return getattr(layer, "__wrapped__", layer), value
-        return None
+        return layers.shown(self._viewer.layers, cell_id)
 
     def line(self) -> str:
         """One line about the cell in focus; empty when there is none."""

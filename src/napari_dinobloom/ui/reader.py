@@ -71,6 +71,17 @@ def _layers_of(study: Study) -> list[LayerData]:
     return [layer for records in groups.values() for layer in _group(study, records)]
 
 
+def field_layers(study: Study, field: str) -> list[LayerData]:
+    """Image and cell layer of one field of an open study.
+
+    Raises
+    ------
+    StudyError
+        The study has no such field.
+    """
+    return _group(study, [study.field(field)])
+
+
 def _group(study: Study, records: list[FieldRecord]) -> list[LayerData]:
     """Layers of fields of one size: an image if the pictures are on this computer, and the cells."""
     from napari.utils.notifications import show_warning

@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from psygnal import EventedModel
-from pydantic import ConfigDict
+from pydantic import ConfigDict, PrivateAttr
 
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.study import Study
@@ -55,7 +55,20 @@ class Session(EventedModel):
     hover : str
         Id of the cell under the pointer; empty for none.
     colour_by : str
-        Column of the cell table that gives cells their colour.
+        What gives cells their colour on the map and in the image: "class", "gate", "density" (in the image as "class"),
+        or a column of the cell table.
+    axes : (str, str)
+        Columns of the cell table that the map has as x and y.
+    population : str
+        Key of the gate whose cells the map shows, and below which new gates are put; empty for all cells.
+    gate : str
+        Key of the chosen gate; empty for none.
+    gates_revision : int
+        Grows when the tree of gates has changed, by an act or its undoing; `ui.gating` has the tree.
+    reader : str
+        Who names cells here, as the journal has it; empty for the user of this machine.
+    blind : bool
+        Whether the gallery hides what other readers said.
     job : Job or None
         What is under way; only one thing at a time.
     progress : Progress or None
@@ -71,18 +84,31 @@ class Session(EventedModel):
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
+    _parts: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     study: Study | None = None
     selected: tuple[str, ...] = ()
     focus: str = ""
     hover: str = ""
-    colour_by: str = "predicted"
+    colour_by: str = "class"
+    axes: tuple[str, str] = ("umap_1", "umap_2")
+    population: str = ""
+    gate: str = ""
+    gates_revision: int = 0
+    reader: str = ""
+    blind: bool = False
     job: Job | None = None
     progress: Progress | None = None
     message: str = ""
     result: Any = None
     revision: int = 0
     notes: tuple[str, ...] = ()
+
+    def part(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what the session has one of, such as its gating; made on first use, and gone with the session."""
+        if name not in self._parts:
+            self._parts[name] = make()
+        return self._parts[name]
 
     def select(self, *cell_ids: str) -> None:
         """Select these cells and look at the last of them; nothing is selected when there are none."""
@@ -103,6 +129,7 @@ class Session(EventedModel):
             return
         self.select()
         self.hover = ""
+        self.gate = ""
         self.notes = ()
         self.study = None
         _close(study)
@@ -138,6 +165,11 @@ def session_of(viewer: Any) -> Session:
         session = _SESSIONS[viewer] = Session()
         weakref.finalize(viewer, _end, session)
     return session
+
+
+def viewer_of(session: Session) -> Any:
+    """Return the viewer of a session, None for a session without one."""
+    return next((viewer for viewer, one in _SESSIONS.items() if one is session), None)
 
 
 def _end(session: Session) -> None:

@@ -139,7 +139,7 @@ class CorrectionPanel(QWidget):
         """Draw all icons in the colour of the text beside them."""
         colour = self.help.palette().windowText().color()
         for name, button in self.buttons.items():
-            button.setIcon(icon(name, colour, self.devicePixelRatioF()))
+            button.setIcon(icon(DRAWINGS[name], colour, self.devicePixelRatioF()))
 
     def why_not(self, act: str) -> str:
         """Why an act cannot be done now, in words; empty when it can."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from napari.qt.threading import create_worker
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
-from napari_dinobloom.ui.previews import Crops, crops_of
+from napari_dinobloom.ui.previews import Crops, crops_of, pixmap
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
 
@@ -98,18 +96,9 @@ class CropStrip(QWidget):
             label.deleteLater()
         for at, (cell, crop) in enumerate(zip(cells, crops, strict=False)):
             label = QLabel()
-            label.setPixmap(_pixmap(crop))
+            label.setPixmap(pixmap(crop, SIDE))
             label.setToolTip(cell)
             self._row.insertWidget(at, label)
         more = len(self._session.selected) - len(cells)
         self.note.setText(problem or (text("crops.more", count=more) if more else ""))
         self.note.setVisible(bool(self.note.text()))
-
-
-def _pixmap(crop: npt.NDArray[np.uint8]) -> QPixmap:
-    """A crop, (Y, X, 3) uint8, as a small picture."""
-    pixels = np.ascontiguousarray(crop)
-    height, width = pixels.shape[:2]
-    image = QImage(pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-    smooth = Qt.TransformationMode.SmoothTransformation
-    return QPixmap.fromImage(image).scaled(SIDE, SIDE, Qt.AspectRatioMode.KeepAspectRatio, smooth)

@@ -1,4 +1,4 @@
-"""Icons of the correction tools, drawn with a pen in the colour of the theme's text."""
+"""Icons of tools, drawn with a pen in the colour of the theme's text; here those of correction."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SIDE = 20
 CELL = QRectF(3, 3, 14, 14)
 
 
-def icon(name: str, colour: QColor, ratio: float = 1.0) -> QIcon:
+def icon(drawing: Callable[[QPainter], None], colour: QColor, ratio: float = 1.0) -> QIcon:
     """Draw one icon.
 
     Parameters
     ----------
-    name : str
-        A key of `DRAWINGS`.
+    drawing : callable
+        Draws it on a grid of `SIDE`, such as those of `DRAWINGS`.
     colour : QColor
         Of the pen; the disabled icon has a third of its opacity.
     ratio : float
@@ -39,7 +39,7 @@ def icon(name: str, colour: QColor, ratio: float = 1.0) -> QIcon:
         pen.setCapStyle(Qt.PenCapStyle.RoundCap)
         pen.setJoinStyle(Qt.PenJoinStyle.RoundJoin)
         painter.setPen(pen)
-        DRAWINGS[name](painter)
+        drawing(painter)
         painter.end()
         drawn.addPixmap(picture, mode)
     return drawn
