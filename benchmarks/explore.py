@@ -1,12 +1,24 @@
-"""How fast gates and their statistics are.
+"""How fast gates, their statistics, maps, and the window that shows them are, and how well cells are placed.
 
     OMP_NUM_THREADS=1 python benchmarks/explore.py --only gates [--note "..."] [--cells 1000000]
+    OMP_NUM_THREADS=1 python benchmarks/explore.py --only window [--clusters-plotter FOLDER] [--runs 12]
+    python benchmarks/explore.py --only map [--cells 80000]
+    python benchmarks/explore.py --only place
+    python benchmarks/explore.py --only restandardise [--figure docs/images/mixing.png]
+    python benchmarks/explore.py --only million [--cells 1000000]
 
 ``polygon``: a lasso of 200 vertices over 80,000 and over a million cells. ``tree``: statistics of 30 gates (lassos,
 rectangles, ellipses, ranges and Boolean ones, up to four deep) over a million cells of 100 slides and 50 patients, with
 composition and means of six measurements: all anew (reading the table included), one gate changed (statistics and
 masks of the others cached), and the same on 80,000 cells. Each is given as seconds on the clock and of this thread's
-processor time, the best and the median of some runs, as other work on the machine lengthens the first.
+processor time, the best and the median of some runs, as other work on the machine lengthens the first. ``window``: see
+`explore_window.py`; where there is no screen it starts itself anew under xvfb-run.
+
+``map``: embeddings (synthetic, clustered, 768 numbers) to map, against seeded umap-learn in the same process, both
+after they were compiled. ``place``: held-out real cells on the map of the others, against umap-learn's transform and a
+joint fit. ``restandardise``: separability of diagnoses and mixing before and after, on real cells of one stain and of
+two. ``million``: a subset is fitted and the others placed. See `explore_maps`.
+
 Writes ``benchmarks/results/explore.json``.
 """
 
@@ -14,11 +26,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import explore_maps
 import numpy as np
 import pandas as pd
 from machine import RESULTS, machine
@@ -28,6 +44,12 @@ from napari_dinobloom.explore.gate_tree import GateTree
 from napari_dinobloom.explore.gates import BooleanGate, EllipseGate, Gate, PolygonGate, RangeGate, RectangleGate
 
 XY = ("umap_1", "umap_2")
+MAPS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "map": lambda options: explore_maps.fit(options.cells),
+    "place": lambda _: explore_maps.place(),
+    "restandardise": lambda options: explore_maps.standards(options.figure),
+    "million": lambda options: explore_maps.million(options.cells),
+}
 
 
 def cells(count: int) -> pd.DataFrame:
@@ -135,18 +157,44 @@ def gates(most: int) -> dict[str, Any]:
     return found
 
 
+def window(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything about the window, on a screen of its own where there is none."""
+    if not os.environ.get("DISPLAY"):
+        xvfb = shutil.which("xvfb-run")
+        if xvfb is None:
+            raise SystemExit("explore.py --only window needs a screen: set DISPLAY or install xvfb.")
+        os.execv(xvfb, [xvfb, "-a", "-s", "-screen 0 1600x1000x24", sys.executable, *sys.argv])
+    import napari
+    import vispy
+    from explore_window import measure
+
+    found = measure(options.cells, options.runs, options.clusters_plotter)
+    return {"milliseconds": found, "napari": napari.__version__, "vispy": vispy.__version__}
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """The part that was asked for."""
+    if options.only in MAPS:
+        return MAPS[options.only](options)
+    return gates(options.cells) if options.only == "gates" else window(options)
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("gates",), default="gates", help="part to measure")
-    parser.add_argument("--cells", type=int, default=1_000_000)
+    parser.add_argument("--only", choices=("gates", "window", *MAPS), default="gates", help="part to measure")
+    parser.add_argument("--cells", type=int, help="80,000 for a map, else a million")
+    parser.add_argument("--figure", type=Path, help="where to draw the map before and after re-standardising")
+    parser.add_argument("--runs", type=int, default=12, help="of each operation in the window")
+    parser.add_argument("--clusters-plotter", default="", help="folder with napari-clusters-plotter, to compare with")
     parser.add_argument("--note", default="", help="what else ran on the machine; kept with the figures")
     parser.add_argument("--dry", action="store_true", help="write nothing")
     options = parser.parse_args()
+    options.cells = options.cells or (80_000 if options.only == "map" else 1_000_000)
     part = {
         "command": " ".join(["python", "benchmarks/explore.py", *sys.argv[1:]]),
         "note": options.note,
-        **gates(options.cells),
+        **measured(options),
         "machine": machine(),
     }
     print(json.dumps(part, indent=1))

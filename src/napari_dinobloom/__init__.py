@@ -32,7 +32,9 @@ if TYPE_CHECKING:
         RangeGate,
         RectangleGate,
     )
-    from napari_dinobloom.explore.projection import iter_umap, umap
+    from napari_dinobloom.explore.layout import iter_umap, place, umap
+    from napari_dinobloom.explore.projection import Projection
+    from napari_dinobloom.explore.restandardise import Restandardise
     from napari_dinobloom.io.smear import Smear, read_smear
     from napari_dinobloom.io.study import Study
     from napari_dinobloom.pipeline import iter_run, run
@@ -60,9 +62,11 @@ __all__ = [
     "PictureFiles",
     "PolygonGate",
     "Progress",
+    "Projection",
     "QuadrantGate",
     "RangeGate",
     "RectangleGate",
+    "Restandardise",
     "Smear",
     "Study",
     "__version__",
@@ -74,6 +78,7 @@ __all__ = [
     "load_encoder",
     "patch_pca",
     "patch_similarity",
+    "place",
     "read_smear",
     "run",
     "segment",
@@ -96,23 +101,26 @@ _ROOMS = {
     "PictureFiles": "cells.picture_files",
     "PolygonGate": "explore.gates",
     "Progress": "progress",
+    "Projection": "explore.projection",
     "QuadrantGate": "explore.gates",
     "RangeGate": "explore.gates",
     "RectangleGate": "explore.gates",
+    "Restandardise": "explore.restandardise",
     "Smear": "io.smear",
     "Study": "io.study",
     "crop": "cells.crop",
     "differential": "report.differential",
     "iter_run": "pipeline",
     "iter_segment": "cells.segment",
-    "iter_umap": "explore.projection",
+    "iter_umap": "explore.layout",
     "load_encoder": "encoders.encoder",
     "patch_pca": "encoders.patches",
     "patch_similarity": "encoders.similarity",
+    "place": "explore.layout",
     "read_smear": "io.smear",
     "run": "pipeline",
     "segment": "cells.segment",
-    "umap": "explore.projection",
+    "umap": "explore.layout",
     "write_report": "report.html",
 }
 

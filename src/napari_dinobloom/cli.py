@@ -9,6 +9,8 @@ import typer
 
 from napari_dinobloom.console import accepting, console, mendable, summarise, tell, tell_stored, watch
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.gate_cli import gate_app
+from napari_dinobloom.map_cli import register_maps
 from napari_dinobloom.weights_cli import weights_app
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ app = typer.Typer(
 atlas_app = typer.Typer(help="Reference atlases: labelled cells that new ones are compared with.", no_args_is_help=True)
 app.add_typer(atlas_app, name="atlas")
 app.add_typer(weights_app, name="weights")
+app.add_typer(gate_app, name="gate")
 
 Inputs = Annotated[list[str], typer.Argument(help="Images, folders, globs (PNG, JPEG, TIFF, OME-TIFF, BMP).")]
 MoreInputs = Annotated[list[str] | None, typer.Argument(help="Images to add; none: those the study has.")]
@@ -192,18 +195,6 @@ def embed(
     _do(inputs or [], study, until="embed", max_memory_gib=max_memory_gib, **asked)
 
 
-@app.command("map")
-def map_(
-    study: StudyFolder,
-    inputs: MoreInputs = None,
-    neighbours: Neighbours = None,
-    min_dist: MinDist = None,
-    seed: Seed = None,
-) -> None:
-    """Lay out the map of all cells."""
-    _do(inputs or [], study, until="map", neighbours=neighbours, min_dist=min_dist, seed=seed)
-
-
 @app.command()
 def classify(study: StudyFolder, inputs: MoreInputs = None, atlas: AtlasName = None) -> None:
     """Name every cell by its nearest reference cells."""
@@ -258,6 +249,25 @@ def export(
             paths = write_tables(opened, resolve(opened.settings, {}), out)
             for path in [*paths, *(write_outlines(opened, out) if geojson else [])]:
                 tell(path)
+
+
+@app.command()
+def agreement(
+    study: StudyFolder,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for agreement.csv and readers.csv.")] = None,
+) -> None:
+    """Compare what readers said of the same cells: Cohen's kappa of every two, and of each with the classifier."""
+    with mendable():
+        from napari_dinobloom.io.study import Study
+        from napari_dinobloom.report.agreement import agreements, labels_by_reader, write_agreement
+
+        with Study.open(study, read_only=True) as opened:
+            labels = labels_by_reader(opened, prediction=True)
+        if labels.empty:
+            raise InputError(f"{study}: nobody has named a cell by hand yet. Name some in the Gallery window.")
+        console.print(agreements(labels).round(3).to_string(index=False), markup=False, highlight=False)
+        for path in write_agreement(labels, out) if out else ():
+            tell(path)
 
 
 @app.command()
@@ -389,6 +399,9 @@ def doctor(
         if finding.remedy:
             console.print(f"        {finding.remedy}", markup=False)
     raise typer.Exit(1 if any(finding.status == "problem" for finding in findings) else 0)
+
+
+register_maps(app)
 
 
 def main() -> None:

@@ -1,179 +1,240 @@
 from __future__ import annotations
 
-import hashlib
-import subprocess
-import sys
+import dataclasses
+import json
+import math
 from pathlib import Path
 
-import anndata
 import numpy as np
-import pandas as pd
 import pytest
-from sklearn.decomposition import PCA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
-from napari_dinobloom.explore.neighbours import exact_neighbours
-from napari_dinobloom.explore.projection import FEWEST, iter_umap, projection_hash, umap
+from napari_dinobloom.explore.placing import weights
+from napari_dinobloom.explore.projection import Projection, ProjectionError, projection_hash
+from napari_dinobloom.explore.restandardise import Restandardise
+from napari_dinobloom.io.tensors import write_tensors
 
-MAKE = """
-import anndata, numpy as np
-def cells(count):
+
+def made(count: int = 400, dim: int = 24, kind: str = "umap", **more: object) -> Projection:
+    """A map whose spots are two of the embedding's numbers, which placing has to find."""
     random = np.random.default_rng(0)
-    centres = random.normal(size=(4, 20)) * 4
-    x = (centres[np.arange(count) % 4] + random.normal(size=(count, 20))).astype(np.float32)
-    adata = anndata.AnnData(x)
-    adata.obs_names = [f"field:{i:05d}" for i in range(count)]
-    return adata
-"""
-scope: dict = {}
-exec(MAKE, scope)
-cells = scope["cells"]
+    x = random.normal(size=(count, dim)).astype(np.float32)
+    names = [f"f:{i:05d}" for i in range(count)]
+    params = {"n_neighbors": 15, "metric": "euclidean", "seed": 1}
+    return Projection.of(kind, params, names, x, np.ascontiguousarray(x[:, :2]), **more)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def mapped() -> anndata.AnnData:
-    adata = cells(150)
-    umap(adata)
-    return adata
+def oracle(x: np.ndarray, projection: Projection, k: int = 15) -> np.ndarray:
+    """One cell at a time, with Python's own numbers."""
+    found = []
+    for row in x.astype(np.float64):
+        squares = [(float(np.square(row - one).sum()), i) for i, one in enumerate(projection.reference)]
+        near = [(math.sqrt(d), i) for d, i in sorted(squares)[: k + 1]]
+        edge = near[-1][0]
+        zero = [i for d, i in near[:k] if d == 0]
+        raw = dict.fromkeys(zero, 1.0) or {i: 1 / d - 1 / edge for d, i in near[:k]}
+        total = sum(raw.values())
+        cells = [(share / total, *map(float, projection.coordinates[i])) for i, share in raw.items()]
+        at = mean([share for share, _, _ in cells], cells)
+        for _ in range(30):
+            at = mean([share / max(math.dist(at, (x, y)), 1e-9) for share, x, y in cells], cells)
+        reach, scale = 0.0, 0.0
+        for distance, share in sorted((math.dist(at, (x, y)), share) for share, x, y in cells):
+            reach += share
+            if reach >= 0.5:
+                scale = distance + 1e-9
+                break
+        for _ in range(20):
+            at = mean([share / (1 + (math.dist(at, (x, y)) / scale) ** 2) ** 2 for share, x, y in cells], cells)
+        found.append(at)
+    return np.array(found)
 
 
-def test_groups_of_cells_stay_together_on_the_map(mapped: anndata.AnnData) -> None:
-    at = mapped.obsm["X_umap"]
-    assert (at.shape, at.dtype) == ((150, 2), np.float32)
-    nearest, _ = exact_neighbours(at, at, 5, exclude_self=True)
-    assert (nearest % 4 == (np.arange(150) % 4)[:, None]).mean() > 0.98
+def mean(pull: list[float], cells: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Weighted mean of the places of (share, x, y)."""
+    total = sum(pull)
+    one = sum(w * x for w, (_, x, _) in zip(pull, cells, strict=True)) / total
+    other = sum(w * y for w, (_, _, y) in zip(pull, cells, strict=True)) / total
+    return one, other
 
 
-def test_a_rerun_gives_the_same_bits(mapped: anndata.AnnData) -> None:
-    again = cells(150)
-    umap(again)
-    np.testing.assert_array_equal(again.obsm["X_umap"], mapped.obsm["X_umap"])
-    assert again.uns["dinobloom"]["projection"] == mapped.uns["dinobloom"]["projection"]
-    assert (again.obsp["connectivities"] != mapped.obsp["connectivities"]).nnz == 0
+def test_placing_agrees_with_a_cell_at_a_time() -> None:
+    projection = made()
+    x = np.random.default_rng(1).normal(size=(40, 24)).astype(np.float32)
+    np.testing.assert_allclose(projection.place(x), oracle(x, projection), atol=1e-5)
 
 
-@pytest.mark.slow
-def test_a_fresh_process_gives_the_same_bits(mapped: anndata.AnnData) -> None:
-    code = f"""{MAKE}
-import hashlib
-from napari_dinobloom.explore.projection import umap
-adata = cells(150)
-umap(adata)
-print(hashlib.sha256(adata.obsm["X_umap"].tobytes()).hexdigest())
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == hashlib.sha256(mapped.obsm["X_umap"].tobytes()).hexdigest()
+def test_a_fitted_cell_lands_on_its_own_spot_and_one_beside_it_nearby() -> None:
+    projection = made()
+    np.testing.assert_array_equal(projection.place(projection.reference), projection.coordinates)
+    moved = projection.reference + np.float32(1e-3)
+    assert np.abs(projection.place(moved) - projection.coordinates).max() < 0.01
 
 
-def test_the_stored_graph_is_that_of_exact_neighbours(mapped: anndata.AnnData) -> None:
-    indices, distances = exact_neighbours(mapped.X, mapped.X, 14, exclude_self=True)
-    graph = mapped.obsp["distances"]
-    assert (np.diff(graph.indptr) == 14).all()
-    np.testing.assert_allclose(graph[np.arange(150)[:, None], indices].toarray(), distances, rtol=1e-6)
-    strengths = mapped.obsp["connectivities"]
-    assert abs(strengths - strengths.T).max() < 1e-7
-    assert strengths.data.min() > 0
-    assert strengths.data.max() <= 1
-    assert mapped.uns["neighbors"]["params"]["n_neighbors"] == 15
+def test_a_cells_spot_is_its_own_alone() -> None:
+    """Alone, with 10,000 others, in another order, in other chunks and with other numbers of threads: the same bits."""
+    import torch
+
+    from napari_dinobloom.explore import neighbours
+
+    projection = made(700)
+    x = np.random.default_rng(2).normal(size=(10_050, 24)).astype(np.float32)
+    whole = projection.place(x)
+    some = np.r_[0:20, 5000:5020, 10_040:10_050]
+    for row in some[::5]:
+        np.testing.assert_array_equal(projection.place(x[row : row + 1]), whole[row : row + 1])
+    order = np.random.default_rng(3).permutation(len(x))
+    np.testing.assert_array_equal(projection.place(x[order]), whole[order])
+    threads, chunk = torch.get_num_threads(), neighbours.CHUNK_BYTES
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        neighbours.CHUNK_BYTES = 4 * 700 * 33
+        np.testing.assert_array_equal(projection.place(x[:500]), whole[:500])
+    finally:
+        torch.set_num_threads(threads)
+        neighbours.CHUNK_BYTES = chunk
 
 
-def test_scanpy_clusters_the_table_as_it_is_after_a_round_trip(mapped: anndata.AnnData, tmp_path: Path) -> None:
-    import scanpy
-
-    mapped.write_h5ad(tmp_path / "cells.h5ad")
-    adata = anndata.read_h5ad(tmp_path / "cells.h5ad")
-    scanpy.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False, resolution=0.05, random_state=0)
-    assert (
-        pd.crosstab(adata.obs["leiden"], np.arange(150) % 4).to_numpy().tolist()
-        == np.diag(np.bincount(np.arange(150) % 4)).tolist()
-    )
-    stored = adata.uns["dinobloom"]["projection"]
-    assert {key: stored[key] for key in ("kind", "n_neighbors", "min_dist", "metric", "seed", "n")} == {
-        "kind": "umap",
-        "n_neighbors": 15,
-        "min_dist": 0.1,
-        "metric": "euclidean",
-        "seed": 42,
-        "n": 150,
-    }
-    assert stored["hash"] == mapped.uns["dinobloom"]["projection"]["hash"]
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(0, 100, width=32), min_size=2, max_size=9))
+def test_weights_sum_to_one_fall_with_distance_and_end_at_the_edge(values: list[float]) -> None:
+    rising = np.sort(np.array(values, np.float32))
+    shares = weights(rising[None, :-1], rising[-1:])[0]
+    assert shares.sum() == pytest.approx(1)
+    assert (np.diff(shares) <= 1e-12).all()
+    if rising[0] == 0:
+        assert (shares[rising[:-1] > 0] == 0).all()
+    elif rising[0] < rising[-1]:
+        assert (shares[rising[:-1] == rising[-1]] == 0).all()
 
 
-def test_the_hash_covers_embeddings_names_parameters_and_seed() -> None:
-    x, names = np.zeros((2, 3), np.float32), ["a:1", "a:2"]
+def test_a_cell_between_two_islands_lies_on_one_and_not_in_the_void() -> None:
+    random = np.random.default_rng(6)
+    x = random.normal(size=(40, 8)).astype(np.float32)
+    spots = np.where(np.arange(40)[:, None] % 2, 10, -10) + random.normal(size=(40, 2)) * 0.3
+    projection = Projection.of("umap", {"n_neighbors": 15}, [str(i) for i in range(40)], x, spots.astype(np.float32))
+    placed = projection.place(random.normal(size=(200, 8)) * 0.3)
+    gap = np.abs(np.abs(placed) - 10).max(1)
+    assert (gap < 1.5).mean() > 0.97
+
+
+def test_few_fitted_cells_all_take_part() -> None:
+    projection = made(3)
+    near = projection.place(projection.reference.mean(0, keepdims=True))
+    assert (near >= projection.coordinates.min(0)).all()
+    assert (near <= projection.coordinates.max(0)).all()
+    np.testing.assert_array_equal(made(1).place(np.ones((2, 24))), np.tile(made(1).coordinates, (2, 1)))
+
+
+def test_undefined_embeddings_have_no_spot_and_an_empty_map_places_nothing() -> None:
+    projection = made()
+    x = projection.reference[:3].copy()
+    x[1, 5] = np.nan
+    found = projection.place(x)
+    assert np.isnan(found[1]).all()
+    np.testing.assert_array_equal(found[[0, 2]], projection.coordinates[[0, 2]])
+    empty = made(0)
+    assert empty.place(np.zeros((0, 24))).shape == (0, 2)
+    with pytest.raises(ProjectionError, match="holds no cell"):
+        empty.place(np.zeros((1, 24)))
+
+
+def test_the_hash_covers_embeddings_names_parameters_seed_and_spots() -> None:
+    x, names, spots = np.zeros((2, 3), np.float32), ["a:1", "a:2"], np.zeros((2, 2), np.float32)
     params = {"seed": 1, "n_neighbors": 15}
     moved = x.copy()
     moved[1, 2] = 1e-30
     variants = [
-        (x, names, params),
-        (moved, names, params),
-        (x.reshape(3, 2)[:2], names, params),
-        (x, ["a:1", "a:3"], params),
-        (x, ["a", ":1a:2"], params),
-        (x, names, params | {"seed": 2}),
-        (x, names, params | {"n_neighbors": 14}),
+        (x, names, params, spots),
+        (moved, names, params, spots),
+        (x.reshape(3, 2)[:2], names, params, spots),
+        (x, ["a:1", "a:3"], params, spots),
+        (x, ["a", ":1a:2"], params, spots),
+        (x, names, params | {"seed": 2}, spots),
+        (x, names, params | {"n_neighbors": 14}, spots),
+        (x, names, params, spots + np.float32(1e-6)),
     ]
     hashes = [projection_hash(*variant) for variant in variants]
     assert len(set(hashes)) == len(variants)
     assert all(len(value) == 64 for value in hashes)
-    assert projection_hash(x.copy(), list(names), dict(reversed(params.items()))) == hashes[0]
+    assert projection_hash(x.copy(), list(names), dict(reversed(params.items())), spots) == hashes[0]
 
 
-def test_cells_that_are_deleted_or_not_embedded_are_left_out() -> None:
-    adata = cells(60)
-    adata.obs["deleted"] = np.arange(60) == 7
-    adata.X[11] = np.nan
-    umap(adata)
-    kept = np.setdiff1d(np.arange(60), [7, 11])
-    only = cells(60)[kept].copy()
-    umap(only)
-    np.testing.assert_array_equal(adata.obsm["X_umap"][kept], only.obsm["X_umap"])
-    assert np.isnan(adata.obsm["X_umap"][[7, 11]]).all()
-    assert adata.obsp["connectivities"][[7, 11]].nnz == adata.obsp["connectivities"][:, [7, 11]].nnz == 0
-    assert adata.uns["dinobloom"]["projection"]["hash"] == only.uns["dinobloom"]["projection"]["hash"]
+def standards() -> Restandardise:
+    random = np.random.default_rng(4)
+    return Restandardise.fit(random.normal(size=(300, 24)), ["a", "b"] * 150)
 
 
-@pytest.mark.parametrize("count", [1, 2, FEWEST - 1])
-def test_few_cells_are_placed_by_principal_components(count: int, mapped: anndata.AnnData) -> None:
-    adata = cells(count)
-    adata.uns["neighbors"] = {"left": "over"}
-    adata.obsp["connectivities"] = np.zeros((count, count))
-    umap(adata)
-    at = adata.obsm["X_umap"]
-    if count > 2:
-        np.testing.assert_allclose(at, PCA(2, svd_solver="full").fit_transform(adata.X.astype(np.float64)), atol=1e-4)
-    else:
-        assert np.isfinite(at).all()
-    assert adata.uns["dinobloom"]["projection"]["kind"] == "pca"
-    assert "neighbors" not in adata.uns
-    assert not len(adata.obsp)
+@pytest.mark.parametrize("kind", ["umap", "pca", "given", "restandardised", "empty"])
+def test_saved_and_loaded_it_places_to_the_same_bits(kind: str, tmp_path: Path) -> None:
+    axes = (np.arange(24.0), np.linspace(0, 1, 48).reshape(2, 24))
+    projection = {
+        "umap": lambda: made(about={"encoder": "starter"}),
+        "pca": lambda: made(kind="pca", principal=axes),
+        "given": lambda: made(kind="given"),
+        "restandardised": lambda: made(standards=standards()),
+        "empty": lambda: made(0, kind="pca", principal=axes),
+    }[kind]()
+    path = projection.save(tmp_path / "map.safetensors")
+    again = Projection.load(path)
+    for field in dataclasses.fields(Projection):
+        if field.name != "standards":
+            np.testing.assert_equal(getattr(again, field.name), getattr(projection, field.name))
+    x = np.random.default_rng(5).normal(size=(9 if kind != "empty" else 0, 24)).astype(np.float32)
+    groups = ["a", "b", "a"] * 3 if kind == "restandardised" else None
+    np.testing.assert_array_equal(again.place(x, groups), projection.place(x, groups))
+    assert Projection.peek(path)["hash"] == projection.hash
+    assert again.save(tmp_path / "copy.safetensors").read_bytes() == path.read_bytes()
 
 
-def test_no_cells_and_few_more_than_the_least() -> None:
-    empty = anndata.AnnData(np.zeros((0, 20), np.float32))
-    umap(empty)
-    assert empty.obsm["X_umap"].shape == (0, 2)
-    some = cells(FEWEST)
-    umap(some)
-    assert np.isfinite(some.obsm["X_umap"]).all()
-    assert some.uns["dinobloom"]["projection"]["kind"] == "umap"
+def test_a_changed_or_torn_file_is_refused(tmp_path: Path) -> None:
+    path = made(standards=standards()).save(tmp_path / "map.safetensors")
+    whole = path.read_bytes()
+    for place in (len(whole) - 3, len(whole) // 2, len(whole) // 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ProjectionError, match=r"map\.safetensors"):
+            Projection.load(path)
+    for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ProjectionError, match=r"map\.safetensors"):
+            Projection.load(path)
+    with pytest.raises(ProjectionError, match="no such file"):
+        Projection.load(tmp_path / "none.safetensors")
 
 
-def test_copies_of_one_cell_are_mapped() -> None:
-    adata = anndata.AnnData(np.ones((30, 5), np.float32))
-    umap(adata)
-    assert np.isfinite(adata.obsm["X_umap"]).all()
+FORGED = [
+    ("schema", 99, "not known"),
+    ("projection", "tsne", "fit together"),
+    ("params", {"n_neighbors": -1}, "fit together"),
+    ("params", {"n_neighbors": 10**9}, "fit together"),
+    ("params", [1], "fit together"),
+    ("cells", 0, "fit together"),
+    ("groups", {"names": ["a"] * 5, "prior": 1, "taken": 0}, "fit together"),
+    ("groups", {"names": 5}, "fit together"),
+    ("hash", "0" * 64, "another map"),
+]
 
 
-def test_progress_ends_complete_and_the_table_changes_only_at_the_end() -> None:
-    adata = cells(40)
-    for report in iter_umap(adata):
-        assert report.done == report.total or "X_umap" not in adata.obsm
-    assert report.done == report.total == 40
+@pytest.mark.parametrize(("key", "value", "words"), FORGED)
+def test_a_forged_header_with_a_right_checksum_is_refused(key: str, value: object, words: str, tmp_path: Path) -> None:
+    from napari_dinobloom.explore.projection import KIND, _content
+
+    path = made(standards=standards()).save(tmp_path / "map.safetensors")
+    tensors = load_file(path)
+    header = Projection.peek(path)
+    header.pop("content")
+    header[key] = value
+    write_tensors(path, tensors, KIND, {**header, "content": _content(tensors, header)})
+    with pytest.raises(ProjectionError, match=words):
+        Projection.load(path)
 
 
-@pytest.mark.parametrize(
-    "change", [{"n_neighbors": 1}, {"min_dist": -0.1}, {"min_dist": 2}, {"metric": "l1"}, {"seed": -1}], ids=str
-)
-def test_parameters_out_of_range_are_named(change: dict) -> None:
-    with pytest.raises(ValueError, match=next(iter(change))):
-        umap(cells(20), **change)
+def test_another_programs_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "map.safetensors"
+    save_file({"X": np.zeros(3)}, path, metadata={"napari-dinobloom": json.dumps({"kind": "reference-atlas"})})
+    with pytest.raises(ProjectionError, match="'projection' is needed"):
+        Projection.load(path)
+    with pytest.raises(ProjectionError, match="'projection' is needed"):
+        Projection.peek(path)

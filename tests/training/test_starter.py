@@ -12,7 +12,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from napari_dinobloom.encoders.build import load_backbone
-from napari_dinobloom.training.starter import CentralTokens, StarterConfig, main, starting_weights
+from napari_dinobloom.training.starter import (
+    CentralTokens,
+    Guidance,
+    StarterConfig,
+    build_vit,
+    main,
+    starting_weights,
+)
+from napari_dinobloom.training.starter_guide import WIDTHS, GuideConfig, guide_accuracy, train_guide
+from napari_dinobloom.training.starter_pictures import Pictures
 
 
 def _labelled(folder: Path, count: int = 40) -> Path:
@@ -38,6 +47,40 @@ def test_tokens_near_the_middle_are_kept_more_often() -> None:
     assert torch.equal(part.eval()(tokens), tokens)
 
 
+def test_patch_tokens_predict_what_the_guide_has_at_their_places() -> None:
+    torch.manual_seed(0)
+    model = build_vit()
+    setattr(model, "patch_drop", dropping := CentralTokens(64, 4.5, torch.Generator().manual_seed(0)))  # noqa: B010
+    guidance = Guidance(model, (1, 2))
+    model(torch.rand(2, 3, 224, 224))
+    assert dropping.chosen is not None
+    # Features that are the same everywhere are predicted by a bias alone, wherever the kept tokens lie.
+    middle = torch.arange(WIDTHS[1]).float()[None, :, None, None].expand(2, -1, 16, 16)
+    coarse = torch.arange(WIDTHS[2]).float()[None, :, None, None].expand(2, -1, 8, 8)
+    with torch.no_grad():
+        for outward, width in zip(guidance.outward, WIDTHS[1:], strict=True):
+            outward.weight.zero_()
+            outward.bias.copy_(torch.nn.functional.layer_norm(torch.arange(width).float(), (width,)))
+    assert guidance((middle, coarse), dropping.chosen).item() < 1e-9
+    model(torch.rand(2, 3, 224, 224))
+    turned = middle.clone()
+    turned[:, :, 8, 8] = turned[:, :, 8, 8].flip(1)  # one place differs: it counts where its token was kept
+    lost = guidance((turned, coarse), dropping.chosen).item()
+    kept = (dropping.chosen == 8 * 16 + 8).any(dim=1)
+    assert (lost > 1e-4) == bool(kept.any())
+
+
+def test_a_guide_learns_what_colour_tells() -> None:
+    images = torch.full((40, 3, 360, 360), 200, dtype=torch.uint8)
+    images[::2, 0] = 60
+    pictures = Pictures(images, torch.tensor([0, 1] * 20), ["a", "b"])
+    guide, report = train_guide(pictures, pictures, GuideConfig(steps=16, batch=8, lr=0.05))
+    assert report["guide_accuracy"] == 1.0
+    assert guide_accuracy(guide, pictures) == 1.0
+    middle, coarse, scores = guide.eval()(torch.rand(2, 3, 128, 128))
+    assert (middle.shape, coarse.shape, scores.shape) == ((2, 96, 16, 16), (2, 192, 8, 8), (2, 2))
+
+
 def test_it_starts_the_same_each_time(tmp_path: Path) -> None:
     main(["start", str(tmp_path / "start.safetensors")])
     written, again = load_file(tmp_path / "start.safetensors"), starting_weights(0)
@@ -48,7 +91,8 @@ def test_it_starts_the_same_each_time(tmp_path: Path) -> None:
 def test_the_finish_begins_with_given_weights_and_writes_an_encoder(tmp_path: Path) -> None:
     table, start, out = _labelled(tmp_path), tmp_path / "start.safetensors", tmp_path / "out"
     main(["start", str(start)])
-    main(["finish", "--csv", str(table), "--start", str(start), "--out", str(out), "--steps", "2", "--batch", "4"])
+    short = ["--steps", "2", "--batch", "4", "--guide-steps", "2"]
+    main(["finish", "--csv", str(table), "--start", str(start), "--out", str(out), *short])
     card = json.loads((out / "starter.json").read_text(encoding="utf-8"))
     loaded = load_backbone(out / "starter.safetensors")
     assert loaded.sha256 == card["sha256"]

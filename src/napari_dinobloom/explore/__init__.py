@@ -1,1 +1,1 @@
-"""Exact neighbours, the UMAP projection, and duplicates between overlapping fields."""
+"""Neighbours, maps of cells and placing on them, re-standardisation, gates, and duplicates between fields."""

@@ -34,6 +34,7 @@ def exact_neighbours(
     metric: Metric = "euclidean",
     exclude_self: bool = False,
     groups: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    device: str = "cpu",
 ) -> tuple[Int64, Float32]:
     """Find the k nearest reference rows of each query row, exactly.
 
@@ -52,6 +53,9 @@ def exact_neighbours(
     groups : (array (m,), array (n,)), optional
         A group per query and per reference row, of any type that compares; a reference row of the
         query's own group is no neighbour.
+    device : str, default: "cpu"
+        Where candidates are searched: "cpu", or "cuda" for a GPU. Float64 decides on the CPU, so that the result is
+        the same.
 
     Returns
     -------
@@ -65,7 +69,9 @@ def exact_neighbours(
     ValueError
         Arrays that do not fit each other, rows with undefined numbers, all-zero rows with "cosine".
     """
-    return drain(iter_neighbours(query, reference, k, metric=metric, exclude_self=exclude_self, groups=groups))
+    return drain(
+        iter_neighbours(query, reference, k, metric=metric, exclude_self=exclude_self, groups=groups, device=device)
+    )
 
 
 def iter_neighbours(
@@ -76,6 +82,7 @@ def iter_neighbours(
     metric: Metric = "euclidean",
     exclude_self: bool = False,
     groups: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    device: str = "cpu",
 ) -> Steps[tuple[Int64, Float32]]:
     """Do what `exact_neighbours` does, chunk by chunk.
 
@@ -100,7 +107,7 @@ def iter_neighbours(
     step = max(1, min(1024, CHUNK_BYTES // (4 * max(len(table), 1))))
     yield Progress(0, len(probe), "cells", "neighbours")
     if len(table):
-        search = _Search(table, k, metric)
+        search = _Search(table, k, metric, device)
         for start in range(0, len(probe), step):
             part = slice(start, min(start + step, len(probe)))
             banned = [] if codes is None else [c[0][part, None] == c[1][None, :] for c in codes]
@@ -109,47 +116,70 @@ def iter_neighbours(
     return indices, distances
 
 
+def pair_distances(x: Float32, indices: Int64, metric: Metric) -> Float32:
+    """Compute the distances of given pairs as `exact_neighbours` does.
+
+    Parameters
+    ----------
+    x : ndarray (n, D) float32
+        Rows without undefined numbers.
+    indices : ndarray (n, k) int64
+        For each row its partners; -1 for none, at an infinite distance.
+    metric : {"euclidean", "cosine"}
+        Distance.
+
+    Returns
+    -------
+    ndarray (n, k) float32
+        Rounded from float64.
+    """
+    squares = np.full(indices.shape, np.inf)
+    for start in range(0, len(x), 1024):
+        part = slice(start, start + 1024)
+        own = _exact(x[part], metric)
+        for column in range(indices.shape[1]):
+            squares[part, column] = _squares(own, _exact(x[indices[part, column]], metric))
+    squares[indices < 0] = np.inf
+    return _distance(squares, metric)
+
+
 class _Search:
     """A reference table prepared for queries."""
 
-    def __init__(self, table: Float32, k: int, metric: Metric) -> None:
+    def __init__(self, table: Float32, k: int, metric: Metric, device: str = "cpu") -> None:
         import torch
 
-        self.table, self.k, self.metric = table, k, metric
+        self.table, self.k, self.metric, self.device = table, k, metric, device
         # Lowered matrix precision, which other code may have asked torch for, would break the bound below.
         exact = torch.get_float32_matmul_precision() == "highest"
         self.dtype = torch.float32 if exact else torch.float64
         parts = [slice(i, i + 1024) for i in range(0, len(table), 1024)]
-        self.centre = np.sum([self._exact(table[part]).sum(0) for part in parts], axis=0) / len(table)
-        self.moved = torch.empty(table.shape, dtype=self.dtype)
+        self.centre = np.sum([_exact(table[part], self.metric).sum(0) for part in parts], axis=0) / len(table)
+        self.moved = torch.empty(table.shape, dtype=self.dtype, device=device)
         squares = np.empty(len(table))
         for part in parts:  # float64 in parts: the whole table twice as wide may not fit
-            moved = self._exact(table[part]) - self.centre
+            moved = _exact(table[part], self.metric) - self.centre
             self.moved[part] = torch.from_numpy(moved).to(self.dtype)
             squares[part] = np.square(moved).sum(1)
-        self.squares = torch.from_numpy(squares).to(self.dtype)
+        self.squares = torch.from_numpy(squares).to(device, self.dtype)
         self.length = float(np.sqrt(squares.max()))
-
-    def _exact(self, rows: Float32) -> Float64:
-        """Give rows in float64, of unit length for the cosine."""
-        wide = rows.astype(np.float64)
-        return wide / np.sqrt(np.square(wide).sum(1, keepdims=True)) if self.metric == "cosine" else wide
 
     def nearest(self, rows: Float32, banned: list[npt.NDArray[np.bool_]]) -> tuple[Int64, Float32]:
         """Search a chunk of queries."""
         import torch
 
-        probe = self._exact(rows)
+        probe = _exact(rows, self.metric)
         moved = probe - self.centre
         squares = np.square(moved).sum(1)
-        near = torch.addmm(self.squares[None, :], torch.from_numpy(moved).to(self.dtype), self.moved.T, alpha=-2)
+        where = torch.from_numpy(moved).to(self.device, self.dtype)
+        near = torch.addmm(self.squares[None, :], where, self.moved.T, alpha=-2)
         for pairs in banned:
-            near[torch.from_numpy(pairs)] = torch.inf
+            near[torch.from_numpy(pairs).to(self.device)] = torch.inf
         take = min(self.k + SPARE, len(self.table))
         found = near.topk(take, dim=1, largest=False, sorted=False)
-        candidates = found.indices.numpy()
-        cut = found.values.max(1).values.numpy().astype(np.float64) + squares
-        allowed = np.isfinite(found.values.numpy())
+        candidates, values = found.indices.cpu().numpy(), found.values.cpu().numpy()
+        cut = values.max(1).astype(np.float64) + squares
+        allowed = np.isfinite(values)
         order, winners, d2 = self._decide(probe, candidates, allowed)
         if take < len(self.table):
             kth = d2[np.arange(len(probe)), order[:, min(self.k, take) - 1]]
@@ -171,7 +201,7 @@ class _Search:
         """Order candidates by float64 distance, then row number; give the order, the k winners and squares."""
         d2 = np.empty(candidates.shape)
         for column in range(candidates.shape[1]):
-            d2[:, column] = _squares(probe, self._exact(self.table[candidates[:, column]]))
+            d2[:, column] = _squares(probe, _exact(self.table[candidates[:, column]], self.metric))
         d2[~allowed] = np.inf
         order = np.lexsort((candidates, d2), axis=1)
         best = order[:, : self.k]
@@ -180,23 +210,33 @@ class _Search:
         indices = np.full((len(probe), self.k), -1, np.int64)
         distances = np.full((len(probe), self.k), np.inf, np.float32)
         indices[:, : best.shape[1]] = rows
-        distances[:, : best.shape[1]] = self._distance(near)
+        distances[:, : best.shape[1]] = _distance(near, self.metric)
         return order, (indices, distances), d2
 
     def _full(self, row: Float64, banned: list[npt.NDArray[np.bool_]]) -> tuple[Int64, Float32]:
         """Search the whole table for one query in float64."""
         d2 = np.concatenate(
-            [_squares(row[None, :], self._exact(self.table[i : i + 1024])) for i in range(0, len(self.table), 1024)]
+            [
+                _squares(row[None, :], _exact(self.table[i : i + 1024], self.metric))
+                for i in range(0, len(self.table), 1024)
+            ]
         )
         for own in banned:
             d2[own] = np.inf
         best = np.lexsort((np.arange(len(d2)), d2))[: self.k]
-        return np.where(np.isfinite(d2[best]), best, -1), self._distance(d2[best])
+        return np.where(np.isfinite(d2[best]), best, -1), _distance(d2[best], self.metric)
 
-    def _distance(self, squares: Float64) -> Float32:
-        """Turn squared differences into the metric; of unit vectors, half the square is 1 - cos."""
-        values = squares / 2 if self.metric == "cosine" else np.sqrt(squares)
-        return values.astype(np.float32)
+
+def _exact(rows: Float32, metric: Metric) -> Float64:
+    """Give rows in float64, of unit length for the cosine."""
+    wide = rows.astype(np.float64)
+    return wide / np.sqrt(np.square(wide).sum(1, keepdims=True)) if metric == "cosine" else wide
+
+
+def _distance(squares: Float64, metric: Metric) -> Float32:
+    """Turn squared differences into the metric; of unit vectors, half the square is 1 - cos."""
+    values = squares / 2 if metric == "cosine" else np.sqrt(squares)
+    return values.astype(np.float32)
 
 
 def _squares(one: Float64, other: Float64) -> Float64:

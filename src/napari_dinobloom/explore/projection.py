@@ -1,122 +1,271 @@
-"""The map of all cells: UMAP of the embeddings over exact neighbours, written into the cell table.
+"""A map as it was fitted: the cells it rests on, where they lie, and how another cell finds its place among them.
 
-The graph is stored where scanpy looks for it, so that its clusterings run on the table as it is. What
-was fitted and how is stored with a hash, by which gates know the map they were drawn on.
+A projection never changes. Its hash covers the fitted cells' embeddings, names and spots and all parameters: whoever
+has the same hash has the same map, to the last bit. The file holds no pickle and may come from a stranger.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
-import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_dinobloom.explore.neighbours import iter_neighbours
-from napari_dinobloom.progress import Progress, Steps, drain
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from scipy.sparse import csr_matrix
+from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.explore.placing import iter_place_among
+from napari_dinobloom.explore.restandardise import Groups, Restandardise
+from napari_dinobloom.io.tensors import read_header, read_tensors, write_tensors
+from napari_dinobloom.progress import Steps, drain
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Kind = Literal["umap", "pca", "given"]
 
-VERSION = 1
+VERSION = 2
 """Raised when the same embeddings and parameters would give other coordinates."""
 
-FEWEST = 12
-"""With fewer cells a neighbour graph says nothing; the map is then a PCA."""
+KIND = "projection"
+SCHEMA = 1
+NEIGHBOURS = 15
+"""Fitted cells that place a new one, where the map was not made with a number of its own."""
 
 BLOCK = 1 << 14
 """Cells at a time in float64."""
 
-NUMBA = threading.Lock()
-"""Held while numba computes: its workqueue layer ends the process when two threads use it at once."""
+_STANDARDS = {
+    "group_cells": "int64",
+    "group_shift": "float32",
+    "group_scale": "float32",
+    "group_shared": "float32",
+    "centre": "float32",
+    "clusters": "float32",
+    "spread": "float32",
+}
+_DTYPES = {
+    "reference": "float32",
+    "coordinates": "float32",
+    "mean": "float64",
+    "axes": "float64",
+    "cell_ids": "uint8",
+    **_STANDARDS,
+}
 
 
-def umap(
-    adata: AnnData, *, n_neighbors: int = 15, min_dist: float = 0.1, metric: str = "euclidean", seed: int = 42
-) -> None:
-    """Compute the map of all cells and write it into the table.
+class ProjectionError(DinoBloomError, ValueError):
+    """A projection cannot be read, or cells do not fit it; the message says why and what to do."""
 
-    Cells that are deleted, or whose embedding is undefined, get undefined coordinates and no
-    neighbours. Bit-identical when repeated on one machine.
 
-    Parameters
+@dataclass(frozen=True, slots=True, eq=False)
+class Projection:
+    """A fitted map.
+
+    Attributes
     ----------
-    adata : AnnData
-        ``X`` (n, D) holds the embeddings. Written: ``obsm["X_umap"]`` (n, 2) float32;
-        ``obsp["distances"]``, ``obsp["connectivities"]`` and ``uns["neighbors"]`` as scanpy has them;
-        ``uns["dinobloom"]["projection"]`` with kind, parameters, seed, number of cells and hash.
-    n_neighbors : int, default: 15
-        Size of a neighbourhood, the cell itself counted, as in umap-learn; reduced to the number of cells.
-    min_dist : float, default: 0.1
-        Least distance on the map, 0 to 1.
-    metric : {"euclidean", "cosine"}, default: "euclidean"
-        Distance between embeddings.
-    seed : int, default: 42
-        Of the layout.
-
-    Raises
-    ------
-    ValueError
-        A parameter out of its range.
-
-    Notes
-    -----
-    McInnes, Healy and Melville 2018, arXiv 1802.03426, as umap-learn computes it, with its defaults
-    and over exact neighbours. Fewer than 12 cells are placed by their first two principal components,
-    and no graph is stored.
+    hash : str
+        Hexadecimal sha256; its first 8 characters name the map in files and keys.
+    kind : {"umap", "pca", "given"}
+        How new cells are placed: ``pca`` by the axes, the others among the fitted cells.
+    params : mapping
+        What it was fitted with, seed and version of the method among it.
+    cell_ids : tuple of str
+        The fitted cells.
+    reference : (n, D) array of float32
+        Their embeddings, re-standardised if the map is.
+    coordinates : (n, 2) array of float32
+        Their spots.
+    mean : (D,) array of float64
+        Of ``pca``, else empty.
+    axes : (2, D) array of float64
+        Of ``pca``, else empty.
+    standards : Restandardise or None
+        How embeddings are re-standardised before they are placed.
+    about : mapping
+        Not covered by the hash: encoder, versions of programs, recall of the neighbours.
     """
-    drain(iter_umap(adata, n_neighbors=n_neighbors, min_dist=min_dist, metric=metric, seed=seed))
+
+    hash: str
+    kind: Kind
+    params: Mapping[str, Any]
+    cell_ids: tuple[str, ...]
+    reference: Float32
+    coordinates: Float32
+    mean: Float64
+    axes: Float64
+    standards: Restandardise | None
+    about: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.cell_ids)
+
+    @classmethod
+    def of(
+        cls,
+        kind: Kind,
+        params: Mapping[str, Any],
+        cell_ids: Sequence[str],
+        reference: Float32,
+        coordinates: Float32,
+        *,
+        principal: tuple[Float64, Float64] | None = None,
+        standards: Restandardise | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> Projection:
+        """Make a projection of what was fitted, and its hash; `principal` are mean and axes of ``pca``."""
+        mean, axes = principal or (np.zeros(0), np.zeros((0, 0)))
+        ids = tuple(str(name) for name in cell_ids)
+        key = projection_hash(reference, ids, {**params, "kind": kind}, coordinates)
+        return cls(key, kind, dict(params), ids, reference, coordinates, mean, axes, standards, dict(about or {}))
+
+    def place(self, x: npt.ArrayLike, groups: Groups | None = None) -> Float32:
+        """Say where cells lie on the map.
+
+        A cell's spot depends on its embedding (and the numbers of its group) alone: not on what comes with it, on the
+        order, on chunks or on the number of threads. A fitted cell lands on its own spot.
+
+        Parameters
+        ----------
+        x : array (m, D) of float
+            Embeddings of the same encoder; rows with undefined numbers get undefined spots.
+        groups : sequence (m,), optional
+            Slide or batch of each cell; needed where the map is re-standardised.
+
+        Returns
+        -------
+        ndarray (m, 2) float32
+
+        Raises
+        ------
+        ProjectionError
+            Another number of columns, missing or unknown groups, or a map without cells.
+        """
+        return drain(self.iter_place(x, groups))
+
+    def iter_place(self, x: npt.ArrayLike, groups: Groups | None = None) -> Steps[Float32]:
+        """Do what `place` does, with progress in cells."""
+        return (yield from self.iter_place_moved(self.moved(x, groups)))
+
+    def moved(self, x: npt.ArrayLike, groups: Groups | None = None) -> Float32:
+        """Return embeddings as the map compares them: re-standardised, if it is."""
+        table = np.asarray(x, np.float32)
+        if table.ndim != 2 or table.shape[1] != self.reference.shape[1]:
+            raise ProjectionError(
+                f"The map {self.hash[:8]} has embeddings of {self.reference.shape[1]} numbers, the cells have shape "
+                f"{table.shape}: embed them with the encoder of the map."
+            )
+        if self.standards is None:
+            return table
+        if groups is None:
+            raise ProjectionError(f"The map {self.hash[:8]} is re-standardised: say the group of each cell.")
+        try:
+            return self.standards.transform(table, groups)
+        except ValueError as error:
+            raise ProjectionError(f"The map {self.hash[:8]}: {error}") from error
+
+    def iter_place_moved(self, table: Float32) -> Steps[Float32]:
+        """Place embeddings that are re-standardised already."""
+        known = finite_rows(table)
+        if len(known) and not len(self):
+            raise ProjectionError(f"The map {self.hash[:8]} holds no cell to place others by; fit one with cells.")
+        placed = np.full((len(table), 2), np.nan, np.float32)
+        if len(known):
+            some = table if len(known) == len(table) else table[known]
+            if self.kind == "pca":
+                placed[known] = along(some, self.mean, self.axes)
+            else:
+                size = int(self.params.get("n_neighbors", NEIGHBOURS))
+                metric = self.params.get("metric", "euclidean")
+                placed[known] = yield from iter_place_among(some, self.reference, self.coordinates, size, metric)
+        return placed
+
+    def with_groups(self, x: npt.ArrayLike, groups: Groups) -> Projection:
+        """Return the same map that knows the shift of new slides too; itself where nothing is to add."""
+        if self.standards is None:
+            return self
+        table = np.asarray(x, np.float32)
+        rows = finite_rows(table)
+        added = self.standards.with_groups(table[rows], np.asarray(groups, object)[rows])
+        return self if added is self.standards else replace(self, standards=added)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the map to one safetensors file, whole or not at all; the same map gives the same bytes."""
+        tensors = self._tensors()
+        header = self._header()
+        return write_tensors(Path(path), tensors, KIND, {**header, "content": _content(tensors, header)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Projection:
+        """Read and check a map.
+
+        Raises
+        ------
+        ProjectionError
+            If the file is missing, is no projection, of a newer schema, or was changed after it was written.
+        """
+        path = Path(path)
+        tensors, about = read_tensors(path, KIND, _DTYPES, ProjectionError)
+        if type(about.get("schema")) is not int or not 1 <= about["schema"] <= SCHEMA:
+            raise ProjectionError(
+                f"{path}: schema {str(about.get('schema'))[:20]} is not known; this version reads up to {SCHEMA}. "
+                "Update with 'pip install -U napari-dinobloom'."
+            )
+        content = about.pop("content", None)
+        if content != _content(tensors, about):
+            raise ProjectionError(f"{path}: was damaged or changed after it was written. Get it again, or fit anew.")
+        try:
+            return _assembled(tensors, about)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ProjectionError(f"{path}: its parts do not fit together ({error}). Fit the map anew.") from error
+
+    @staticmethod
+    def peek(path: Path) -> dict[str, Any]:
+        """Read what a map's file says of itself (``hash``, ``projection``, ``params``, ``cells``, ``about``) alone.
+
+        Raises
+        ------
+        ProjectionError
+            If it is no projection.
+        """
+        header = read_header(path, KIND, ProjectionError)
+        wanted = {"hash": str, "projection": str, "params": dict, "cells": int, "about": dict}
+        if not all(isinstance(header.get(name), kind) for name, kind in wanted.items()):
+            raise ProjectionError(f"{path}: its header is damaged. Get the file again, or fit the map anew.")
+        return header
+
+    def _tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays as they are stored."""
+        s = self.standards
+        names = np.frombuffer("\n".join(self.cell_ids).encode(), np.uint8)
+        found: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in _STANDARDS.items()}
+        found |= {"reference": self.reference, "coordinates": self.coordinates, "cell_ids": names}
+        found |= {"mean": self.mean, "axes": self.axes}
+        if s is not None:
+            found |= {"group_cells": s.cells, "group_shift": s.shift, "group_scale": s.scale, "group_shared": s.shared}
+            found |= {"centre": s.centre, "clusters": s.clusters, "spread": s.spread}
+        return found
+
+    def _header(self) -> dict[str, Any]:
+        """The document in the file's header, without the checksum."""
+        s = self.standards
+        return {
+            "schema": SCHEMA,
+            "hash": self.hash,
+            "projection": self.kind,
+            "params": dict(self.params),
+            "cells": len(self),
+            "about": dict(self.about),
+            "groups": None
+            if s is None
+            else {"names": list(s.groups), "prior": s.prior, "taken": s.taken, "chance": s.chance},
+        }
 
 
-def iter_umap(
-    adata: AnnData, *, n_neighbors: int = 15, min_dist: float = 0.1, metric: str = "euclidean", seed: int = 42
-) -> Steps[None]:
-    """Do what `umap` does, with progress in cells; the table changes only at the end.
-
-    Yields
-    ------
-    Progress
-        Neighbours first; the layout, which cannot be interrupted, counts as the last cell.
-    """
-    params = _params(n_neighbors, min_dist, metric, seed)
-    rows = fitted_rows(adata)
-    x = np.ascontiguousarray(_embeddings(adata)[rows])
-    count = len(x)
-    if count < FEWEST:
-        layout, graph = _principal(x), None
-    else:
-        size = min(n_neighbors, count - 1)
-        indices, distances = yield from _neighbours(x, size, params["metric"])
-        yield Progress(count - 1, count, f"layout of {count} cells", "map")
-        layout, strengths = _layout(x, indices, distances, min_dist, params["metric"], seed)
-        graph = (_sparse(indices, distances), strengths)
-    _write(adata, rows, layout, graph, params)
-    params["kind"] = "pca" if graph is None else "umap"
-    params["hash"] = projection_hash(x, adata.obs_names[rows], params)
-    params["n"] = count
-    notes = dict(adata.uns.get("dinobloom", {}))
-    notes["projection"] = params
-    adata.uns["dinobloom"] = notes
-    yield Progress(count, count, "map", "map")
-
-
-def fitted_rows(adata: AnnData) -> npt.NDArray[np.int64]:
-    """Give the rows of the table that a map is fitted to: not deleted, embedding defined."""
-    keep = np.isfinite(_embeddings(adata)).all(1)
-    if "deleted" in adata.obs:
-        keep &= ~adata.obs["deleted"].to_numpy(bool)
-    return np.flatnonzero(keep)
-
-
-def projection_hash(x: Float32, cell_ids: Sequence[str], params: dict[str, Any]) -> str:
-    """Compute what identifies a map: what was fitted, and how.
+def projection_hash(x: Float32, cell_ids: Sequence[str], params: Mapping[str, Any], coordinates: Float32) -> str:
+    """Compute what identifies a map: what was fitted, how, and what came of it.
 
     Parameters
     ----------
@@ -124,8 +273,10 @@ def projection_hash(x: Float32, cell_ids: Sequence[str], params: dict[str, Any])
         Embeddings of the fitted cells.
     cell_ids : sequence of str
         Their names, in order.
-    params : dict
+    params : mapping
         Kind, parameters, seed and version.
+    coordinates : ndarray (n, 2) float32
+        Their spots: other machines may round a layout otherwise, and a gate holds for one only.
 
     Returns
     -------
@@ -133,112 +284,83 @@ def projection_hash(x: Float32, cell_ids: Sequence[str], params: dict[str, Any])
         Hexadecimal SHA-256; its first 8 characters name a map in file and key names.
     """
     digest = hashlib.sha256()
-    digest.update(json.dumps([list(x.shape), params], sort_keys=True).encode())
+    digest.update(json.dumps([list(x.shape), dict(params)], sort_keys=True).encode())
     digest.update(json.dumps(list(cell_ids)).encode())
-    digest.update(np.ascontiguousarray(x, "<f4").tobytes())
+    digest.update(np.ascontiguousarray(x, "<f4").data)
+    digest.update(np.ascontiguousarray(coordinates, "<f4").data)
     return digest.hexdigest()
 
 
-def _params(n_neighbors: int, min_dist: float, metric: str, seed: int) -> dict[str, Any]:
-    """Check the parameters and give them as they are stored."""
-    if n_neighbors < 2:
-        raise ValueError(f"n_neighbors={n_neighbors}: give at least 2.")
-    if not 0 <= min_dist <= 1:
-        raise ValueError(f"min_dist={min_dist}: give a number in 0..1.")
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"metric={metric!r} is unknown. Give 'euclidean' or 'cosine'.")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed}: give a number in 0..4294967295.")
-    return {
-        "n_neighbors": int(n_neighbors),
-        "min_dist": float(min_dist),
-        "metric": metric,
-        "seed": int(seed),
-        "version": VERSION,
-    }
+def finite_rows(table: Float32) -> npt.NDArray[np.int64]:
+    """Rows without undefined numbers, found in blocks."""
+    parts = [np.isfinite(table[start : start + BLOCK]).all(1) for start in range(0, len(table), BLOCK)]
+    return np.flatnonzero(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
 
 
-def _embeddings(adata: AnnData) -> Float32:
-    x = adata.X
-    if x is None:
-        raise ValueError("The table has no embeddings in X; embed the cells first.")
-    return np.asarray(x.toarray() if hasattr(x, "toarray") else x, np.float32)
+def along(x: Float32, mean: Float64, axes: Float64) -> Float32:
+    """Coordinates of cells along axes, (n, len(axes)) float32; each row is summed alone, so that company is nothing."""
+    placed = np.empty((len(x), len(axes)), np.float32)
+    for start in range(0, len(x), BLOCK):
+        moved = x[start : start + BLOCK].astype(np.float64) - mean
+        for axis, direction in enumerate(axes):
+            placed[start : start + BLOCK, axis] = (moved * direction).sum(1)
+    return placed
 
 
-def _principal(x: Float32) -> Float32:
-    """Place cells by their first two principal components; the largest loading of each is positive."""
-    from napari_dinobloom.encoders.principal import principal_axes
-
-    if not len(x):
-        return np.zeros((0, 2), np.float32)
-    blocks = (x[start : start + BLOCK].astype(np.float64) for start in range(0, len(x), BLOCK))
-    mean, axes, _ = principal_axes(blocks, 2)
-    return np.asarray((x.astype(np.float64) - mean) @ axes.T, np.float32)
+def _content(tensors: Mapping[str, npt.NDArray[Any]], header: Mapping[str, Any]) -> str:
+    """sha256 over all that a file holds."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, allow_nan=False).encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
-def _neighbours(x: Float32, size: int, metric: Any) -> Steps[tuple[npt.NDArray[np.int64], Float32]]:
-    """Find `size` neighbours of each cell, itself first, as umap-learn wants them."""
-    own = np.arange(len(x))[:, None]
-    indices, distances = yield from iter_neighbours(x, x, size - 1, metric=metric, exclude_self=True)
-    return np.hstack([own, indices]), np.hstack([np.zeros((len(x), 1), np.float32), distances])
+def _assembled(tensors: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> Projection:
+    """Make a projection of the parts of a file; raise ValueError where they do not fit."""
+    reference, spots, kind = tensors["reference"], tensors["coordinates"], about["projection"]
+    names = bytes(tensors["cell_ids"]).decode()
+    ids = tuple(names.split("\n")) if about["cells"] else ()
+    if kind not in ("umap", "pca", "given") or not isinstance(about["params"], dict):
+        raise ValueError(f"kind {str(kind)[:20]!r} or the parameters are not known")
+    if reference.ndim != 2 or spots.shape != (len(reference), 2) or len(ids) != len(reference):
+        raise ValueError(f"{len(ids)} cells, embeddings {reference.shape}, coordinates {spots.shape}")
+    if not (np.isfinite(reference).all() and np.isfinite(spots).all()):
+        raise ValueError("undefined numbers")
+    mean, axes, dim = tensors["mean"], tensors["axes"], reference.shape[1]
+    if kind == "pca" and (mean.shape != (dim,) or axes.shape != (2, dim) or not np.isfinite([mean, *axes]).all()):
+        raise ValueError(f"axes {axes.shape} for embeddings of {dim} numbers")
+    size, metric = about["params"].get("n_neighbors", NEIGHBOURS), about["params"].get("metric", "euclidean")
+    if type(size) is not int or not 2 <= size <= 10_000 or metric not in ("euclidean", "cosine"):
+        raise ValueError("n_neighbors or metric out of range")
+    if projection_hash(reference, ids, {**about["params"], "kind": kind}, spots) != about["hash"]:
+        raise ValueError("the hash belongs to another map")
+    standards = _standards(tensors, about["groups"], dim)
+    return Projection(
+        about["hash"], kind, about["params"], ids, reference, spots, mean, axes, standards, dict(about["about"])
+    )
 
 
-def _layout(
-    x: Float32, indices: npt.NDArray[np.int64], distances: Float32, min_dist: float, metric: str, seed: int
-) -> tuple[Float32, csr_matrix]:
-    """Run umap-learn over given neighbours; give coordinates and the graph of fuzzy memberships."""
-    with NUMBA, warnings.catch_warnings():
-        # It warns that it has no search index to transform with, and that a seed costs parallelism.
-        warnings.filterwarnings("ignore", module=r"umap\..*")
-        from umap import UMAP
-
-        fit = UMAP(
-            n_neighbors=indices.shape[1],
-            min_dist=min_dist,
-            metric=metric,
-            random_state=seed,
-            n_jobs=1,
-            precomputed_knn=(indices, distances),
-        ).fit(x)
-    return np.asarray(fit.embedding_, np.float32), fit.graph_.tocsr()
-
-
-def _sparse(indices: npt.NDArray[np.int64], distances: Float32) -> csr_matrix:
-    """Neighbour distances as scanpy stores them: without the cell itself, zeros between copies kept."""
-    from scipy.sparse import csr_matrix
-
-    count, size = len(indices), indices.shape[1] - 1
-    ends = np.arange(0, count * size + 1, size)
-    return csr_matrix((distances[:, 1:].ravel().astype(np.float64), indices[:, 1:].ravel(), ends), (count, count))
-
-
-def _write(
-    adata: AnnData,
-    rows: npt.NDArray[np.int64],
-    layout: Float32,
-    graph: tuple[csr_matrix, csr_matrix] | None,
-    params: dict[str, Any],
-) -> None:
-    """Put coordinates and graph into the table; cells left out get undefined coordinates and no edges."""
-    from scipy.sparse import csr_matrix
-
-    placed = np.full((adata.n_obs, 2), np.nan, np.float32)
-    placed[rows] = layout
-    adata.obsm["X_umap"] = placed
-    for key, matrix in zip(("distances", "connectivities"), graph or (None, None), strict=True):
-        adata.obsp.pop(key, None)
-        if matrix is not None:
-            edges = matrix.tocoo()
-            adata.obsp[key] = csr_matrix((edges.data, (rows[edges.row], rows[edges.col])), (adata.n_obs, adata.n_obs))
-    adata.uns.pop("neighbors", None)
-    if graph is not None:
-        adata.uns["neighbors"] = {
-            "connectivities_key": "connectivities",
-            "distances_key": "distances",
-            "params": {
-                "n_neighbors": params["n_neighbors"],
-                "method": "umap",
-                "metric": params["metric"],
-                "random_state": params["seed"],
-            },
-        }
+def _standards(tensors: Mapping[str, npt.NDArray[Any]], groups: Any, dim: int) -> Restandardise | None:
+    """The re-standardisation of a file, or None."""
+    if groups is None:
+        return None
+    count = len(groups["names"])
+    shapes = {"group_cells": (count,), "group_shift": (count, dim), "group_scale": (count, dim), "centre": (dim,)}
+    shapes |= {"group_shared": (count,), "spread": (dim,), "clusters": (len(tensors["clusters"]), dim)}
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape or not np.isfinite(tensors[name]).all():
+            raise ValueError(f"{name} has shape {tensors[name].shape} where {shape} is needed, or undefined numbers")
+    return Restandardise(
+        groups=tuple(str(name) for name in groups["names"]),
+        cells=tensors["group_cells"],
+        shift=tensors["group_shift"],
+        scale=tensors["group_scale"],
+        centre=tensors["centre"],
+        clusters=tensors["clusters"],
+        spread=tensors["spread"],
+        prior=float(groups["prior"]),
+        taken=float(groups["taken"]),
+        chance=float(groups["chance"]),
+        shared=tensors["group_shared"],
+    )

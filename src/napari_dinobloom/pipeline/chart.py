@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from napari_dinobloom.explore.duplicates import find_duplicates
-from napari_dinobloom.explore.projection import iter_umap
-from napari_dinobloom.io.atomic import disk_errors, replacing
+from napari_dinobloom.pipeline.map_changes import commit, iter_follow
+from napari_dinobloom.pipeline.maps import layout_of
 from napari_dinobloom.pipeline.settings import RunSettings
 from napari_dinobloom.progress import Progress, Steps
 
@@ -22,16 +22,15 @@ THUMBNAIL_UM = 0.4
 
 
 def iter_map_study(study: Study, settings: RunSettings) -> Steps[None]:
-    """Fit the map, keep it under ``projections/``, and flag cells that another field of the slide shows too."""
+    """Fit the map, or place cells on one with gates, and flag cells that another field of the slide shows too."""
     adata = study.cells
-    yield from iter_umap(adata, n_neighbors=settings.neighbours, min_dist=settings.min_dist, seed=settings.seed)
+    projection = yield from iter_follow(study, adata, settings)
     if not settings.cells:
         yield Progress(adata.n_obs, adata.n_obs, "looking for fields that overlap")
         sizes = adata.obs.groupby("field")["pixel_size_um"].first()
         twins = find_duplicates(adata.obs, np.asarray(adata.X), lambda field: thumbnail(study, field, sizes[field]))
         adata.obs["duplicate_of"] = twins.reindex(adata.obs.index).fillna("").to_numpy(dtype=object)
-    _keep(study, adata)
-    study.save_cells(adata)
+    commit(study, adata, projection, layout_of(settings))
     return None
 
 
@@ -42,22 +41,3 @@ def thumbnail(study: Study, field: str, pixel_size_um: float) -> tuple[NDArray[n
     height, width = max(1, image.shape[0] // block), max(1, image.shape[1] // block)
     part = Pillow.fromarray(image[: height * block, : width * block])
     return np.asarray(part.reduce(block)), block
-
-
-def _keep(study: Study, adata: Any) -> None:
-    """Write the map, under its hash, where later maps do not replace it."""
-    import json
-
-    from safetensors.numpy import save
-
-    about = dict(adata.uns["dinobloom"]["projection"])
-    path = study.path / "projections" / f"{about['hash'][:8]}.safetensors"
-    ids = "\n".join(adata.obs_names).encode()
-    tensors: dict[str, NDArray[Any]] = {
-        "coordinates": np.ascontiguousarray(adata.obsm["X_umap"], np.float32),
-        "cell_ids": np.frombuffer(ids, np.uint8) if ids else np.zeros(0, np.uint8),
-    }
-    with disk_errors(path):
-        path.parent.mkdir(exist_ok=True)
-        with replacing(path) as part:
-            part.write_bytes(save(tensors, metadata={"projection": json.dumps(about, default=str, sort_keys=True)}))

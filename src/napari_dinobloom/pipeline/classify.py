@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_dinobloom.cells.taxonomy import CLASSES, palette
+from napari_dinobloom.explore.gates.base import GateError
+from napari_dinobloom.explore.study_gates import StudyGates
 from napari_dinobloom.pipeline.crops import policy_of
 from napari_dinobloom.pipeline.settings import RunSettings
 from napari_dinobloom.progress import Progress, Steps
@@ -100,6 +103,8 @@ def iter_classify_study(study: Study, settings: RunSettings, atlas: Atlas | None
         notes["confusion"] = pack_confusion(atlas.confusion_table())
         notes["distance_limit"] = float(atlas.distance_limit)
     adata.uns["dinobloom"] = notes
+    with suppress(GateError):  # a gate on a column that is gone is no reason to stop a run; the window says so
+        StudyGates(study).with_gates(adata)
     study.save_cells(adata)
     classes = [c.name for c in CLASSES] if atlas is None else [*(c.name for c in CLASSES), *atlas.classes]
     study.update(palette=palette(dict.fromkeys(classes)) | dict(study.palette))

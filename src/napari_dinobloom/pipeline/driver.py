@@ -83,9 +83,11 @@ def _prepare(
     """Check all that can be checked before anything is written, then open or make the study."""
     from napari_dinobloom.io.manifest import NAME
     from napari_dinobloom.io.study import Study
+    from napari_dinobloom.pipeline import maps
 
     if isinstance(out, Study):
         settings = resolve(out.settings, asked)
+        maps.check_asked(out, asked)
         _check_method(out.path, settings, until)
         return out, settings, read.find(given, settings), False
     path = Path(out).expanduser()
@@ -94,6 +96,7 @@ def _prepare(
         try:
             study.ensure_writable()
             settings = resolve(study.settings, asked)
+            maps.check_asked(study, asked)
             _check_method(path, settings, until)
             return study, settings, read.find(given, settings), True
         except BaseException:
@@ -195,6 +198,8 @@ def _steps(outcome: Outcome, atlas: Atlas | None, names: Sequence[str]) -> Steps
         elif name == "embed":  # it knows by now what computed
             _remember(study, outcome.settings)
             step = _step(name, outcome, atlas, found)
+        elif name == "map":  # its key holds which one is in use
+            step = _step(name, outcome, atlas, found)
         outcome.seconds[name] = time.perf_counter() - started
         study.finish_step(name, step.key, step.outputs)
     return None
@@ -227,8 +232,7 @@ def _keys(
 ) -> dict[str, str]:
     """Key of every step; `found` is that of the segmentation."""
     from napari_dinobloom.cells import crop as cropping
-    from napari_dinobloom.explore import duplicates, projection
-    from napari_dinobloom.pipeline import embed
+    from napari_dinobloom.pipeline import embed, maps
     from napari_dinobloom.pipeline.crops import policy_of
     from napari_dinobloom.report import differential, html
 
@@ -240,8 +244,7 @@ def _keys(
         drawn += sorted(study.hand_deleted())
     keys["crop"] = digest(keys["segment"], policy.to_dict(), cropping.VERSION, *([drawn] if drawn else []))
     keys["embed"] = embed.step_key(keys["crop"], s)
-    layout = (s.neighbours, s.min_dist, s.seed, projection.VERSION, duplicates.VERSION)
-    keys["map"] = digest(keys["embed"], layout)
+    keys["map"] = maps.step_key(study, keys["embed"], s)
     keys["classify"] = digest(keys["map"], "" if atlas is None else atlas.hash, classify.VERSION)
     edits = study.path / "edits.jsonl"
     acts = hashlib.sha256(edits.read_bytes()).hexdigest() if edits.exists() else ""

@@ -69,6 +69,12 @@ class RunSettings:
     """How densely UMAP packs."""
     seed: int = 42
     """Of the map."""
+    map_method: Literal["umap", "pca"] = "umap"
+    """``pca``: the first two principal components instead."""
+    map_subset: int | None = None
+    """Cells that the map is fitted to, the others being placed; None: all up to 200,000, else 50,000."""
+    restandardise: Literal["", "slide", "patient"] = ""
+    """Take out of the map what a stain adds to all cells of a slide or patient; empty: no."""
 
     def __post_init__(self) -> None:
         choices = {
@@ -76,6 +82,8 @@ class RunSettings:
             "precision": ("auto", "float32", "bf16"),
             "interpolation": ("bilinear", "bicubic", "lanczos"),
             "pooling": ("own", "class", "class+mean"),
+            "map_method": ("umap", "pca"),
+            "restandardise": ("", "slide", "patient"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -92,6 +100,8 @@ class RunSettings:
             raise InputError(f"neighbours is {self.neighbours}; use 2 to 200.")
         if not 0 <= self.min_dist < 1:
             raise InputError(f"min_dist is {self.min_dist}; use 0 to below 1.")
+        if self.map_subset is not None and self.map_subset < 100:
+            raise InputError(f"map_subset is {self.map_subset}; use 100 cells or more.")
         if not 5 <= self.fov_um <= 200:
             raise InputError(f"the field of view is {self.fov_um} um; use 5 to 200 um.")
         if self.fov_diameters is not None and not 0.5 <= self.fov_diameters <= 20:

@@ -1,6 +1,7 @@
 """Recipe of a `starter` encoder, a ViT-Tiny that learns on a CPU: where it starts, and its supervised finish.
 
-The bundled one is older than this recipe; its card tells how it was made. Three commands make a new one:
+The bundled one is a finish of 2,000 steps that began with the weights of the first edition. Three commands make a new
+one:
 ``python -m napari_dinobloom.training.starter start FILE`` writes the weights it starts from,
 ``python -m napari_dinobloom.training --config starter model.start=FILE ...`` lets it learn without labels, and
 ``python -m napari_dinobloom.training.starter finish --csv .../pbc.csv --start TEACHER --out FOLDER`` with them.
@@ -10,7 +11,8 @@ none at the end (PatchDropout, Liu et al. 2022, arXiv 2208.07220), so that the n
 which it will be used. Tokens near the middle, where the cell lies, are kept more often. What makes it learn from 6,500
 pictures: mimetic initialisation of the attention (Trockman and Kolter 2023, arXiv 2305.09828), sine-cosine positions, a
 cosine classifier (the angles that k-NN compares are the ones trained), and augmentation of colour, focus and field of
-view that spans other stains and scanners.
+view that spans other stains and scanners; and a convolutional guide (`starter_guide`), which learns the same pictures
+first.
 """
 
 from __future__ import annotations
@@ -355,6 +357,7 @@ def main(arguments: list[str] | None = None) -> None:
     finish.add_argument("--start", type=Path, help="weights to begin with, such as a teacher of the preset starter")
     finish.add_argument("--steps", type=int, default=StarterConfig().steps)
     finish.add_argument("--batch", type=int, default=StarterConfig().batch)
+    finish.add_argument("--guide-steps", type=int, default=GuideConfig().steps)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if options.part == "start":
@@ -365,7 +368,8 @@ def main(arguments: list[str] | None = None) -> None:
     data = read_pictures(options.csv, split="train", held=False)
     check = read_pictures(options.csv, split="train", held=True, classes=data.classes)
     log.info("%d pictures to train on, %d held out", len(data.images), len(check.images))
-    guide, advised = train_guide(data, check, GuideConfig(seed=options.seed))
+    guiding = GuideConfig(steps=options.guide_steps, batch=options.batch, seed=options.seed)
+    guide, advised = train_guide(data, check, guiding)
     weights, report = train(data, check, config, begun.backbone.state_dict() if begun else None, guide=guide)
     report.update(advised)
     report["start"] = begun.sha256 if begun else ""

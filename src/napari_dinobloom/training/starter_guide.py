@@ -117,7 +117,7 @@ def train_guide(data: Pictures, check: Pictures, config: GuideConfig) -> tuple[G
     """Train a guide on `data`; return it, not training any more, and its log with the accuracy on `check`."""
     draw = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)
-    guide = Guide(len(data.classes)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    guide = Guide(len(data.classes)).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
         guide.parameters(), lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
@@ -141,7 +141,7 @@ def train_guide(data: Pictures, check: Pictures, config: GuideConfig) -> tuple[G
             log.info("guide: step %d loss %.3f, %.1f pictures/s", step + 1, loss.item(), rate)
         if step % 500 == 499:
             log.info("guide: step %d accuracy %.4f", step + 1, guide_accuracy(guide, check))
-    report = {
+    report: dict[str, object] = {
         "guide_steps": config.steps,
         "guide_accuracy": round(guide_accuracy(guide, check), 4),
         "guide_seconds": round(time.monotonic() - started),

@@ -144,13 +144,13 @@ def test_a_locked_gate_stays_where_it_is(make_map) -> None:
 
 def test_dragging_with_the_pointer_moves_the_map(make_map) -> None:
     shown = make_map()
-    before = np.array(shown.view.canvas.rect)
+    before = np.array(shown.view.canvas.in_view)
     shown.mouse.drag((0, 3), (1, 3), (2, 3))
-    moved = np.array(shown.view.canvas.rect) - before
+    moved = np.array(shown.view.canvas.in_view) - before
     assert moved[0] < -0.9
     assert len(shown.view.gating.tree) == 0
     shown.mouse.key(Qt.Key.Key_F)
-    assert np.allclose(shown.view.canvas.rect, before, atol=0.05)
+    assert np.allclose(shown.view.canvas.in_view, before, atol=0.05)
 
 
 def test_a_click_selects_the_nearest_cell_and_shift_adds(make_map) -> None:
@@ -228,7 +228,7 @@ def test_choosing_a_gate_restores_its_axes(make_map) -> None:
         RectangleGate(name="large", axes=("area_px", "confidence"), range_min=(400, 0), range_max=(600, 1))
     )
     assert shown.session.axes == ("area_px", "confidence")
-    assert shown.view.canvas.rect[2] > 500
+    assert shown.view.canvas.in_view[2] > 500
     shown.session.axes = ("umap_1", "umap_2")
     assert shown.view.gate_shapes() == []
     shown.session.gate = ""

@@ -231,7 +231,7 @@ class MapCanvas(QWidget):
         """Show the line of a region in the making; an empty one for none."""
         self._drawn.visible = len(line) > 1
         if len(line) > 1:
-            known = np.isfinite(line).all(axis=1)
+            known = np.isfinite(line[:, 0])
             connect = known & np.append(known[1:], False)
             self._drawn.set_data(pos=np.nan_to_num(line), color=_rgba(colour, 1.0), connect=connect)
         self._scene.update()
@@ -270,7 +270,7 @@ class MapCanvas(QWidget):
     # What is seen
 
     @property
-    def rect(self) -> Rect:
+    def in_view(self) -> Rect:
         """What is in view: x0, y0, x1, y1."""
         width, height = self.view.size
         (x0, y1), (x1, y0) = self.to_axes((0, 0)), self.to_axes((width, height))
@@ -279,7 +279,7 @@ class MapCanvas(QWidget):
     @property
     def pixel(self) -> Point:
         """Width and height of a pixel in the units of the axes."""
-        x0, y0, x1, y1 = self.rect
+        x0, y0, x1, y1 = self.in_view
         width, height = self.view.size
         return (x1 - x0) / max(1, width), (y1 - y0) / max(1, height)
 
@@ -336,7 +336,7 @@ class MapCanvas(QWidget):
         """Draw the cells as discs, or as densities where too many are in view."""
         rows = self._drawable
         if len(rows) > MOST_POINTS:
-            x0, y0, x1, y1 = self.rect
+            x0, y0, x1, y1 = self.in_view
             places = self._places[rows]
             inside = (places[:, 0] >= x0) & (places[:, 0] <= x1) & (places[:, 1] >= y0) & (places[:, 1] <= y1)
             rows = rows[inside]
@@ -354,7 +354,7 @@ class MapCanvas(QWidget):
         self._scene.update()
 
     def _draw_densities(self, rows: npt.NDArray[np.int64]) -> None:
-        rect = self.rect
+        rect = self.in_view
         picture = density(self._places[rows], self._codes[rows], self._table, rect, RASTER)
         self._raster.set_data(picture)
         width, height = (rect[2] - rect[0]) / RASTER[1], (rect[3] - rect[1]) / RASTER[0]

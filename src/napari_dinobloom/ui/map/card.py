@@ -78,7 +78,7 @@ class Card(QFrame):
         try:
             if self._reader is None and self._unread is not None:
                 self._reader, self._unread = CropReader(self._unread), None
-            found = self._reader.read([cell]) if self._reader is not None else ()
+            found = [] if self._reader is None else [*self._reader.read([cell])]
         except (DinoBloomError, ValueError) as error:
             _log.warning("no picture of %s: %s", cell, error)
             return None

@@ -72,7 +72,7 @@ class Hand:
             return self._press_tool(point)
         gate = self._chosen()
         if gate is not None and not adding:
-            self._handle = self._nearest(handles.handles(gate, self.view.axes, self.view.canvas.rect), point)
+            self._handle = self._nearest(handles.handles(gate, self.view.axes, self.view.canvas.in_view), point)
             self._draft = gate if self._handle is not None else None
         return self._handle is not None
 
@@ -202,7 +202,7 @@ class Hand:
 
     def _gate_at(self, point: Point) -> str:
         """The shown gate whose line is under a point; "" for none."""
-        rect, unit = self.view.canvas.rect, np.array(self.view.canvas.pixel)
+        rect, unit = self.view.canvas.in_view, np.array(self.view.canvas.pixel)
         best, found = NEAR, ""
         for key, gate in self.view.shown_gates().items():
             for line in handles.outline(gate, self.view.axes, rect):

@@ -35,8 +35,8 @@ def outline(gate: Gate, axes: Axes, view: Rect) -> list[Points]:
         return []
     if isinstance(gate, RangeGate):
         return _range_lines(gate, axes, view)
-    lines = [line if gate.axes == axes else line[:, ::-1] for line in _lines(gate, _turned(view, gate.axes != axes))]
-    return lines
+    turn = gate.needs != axes
+    return [line[:, ::-1] if turn else line for line in _lines(gate, _turned(view, turn))]
 
 
 def handles(gate: Gate, axes: Axes, view: Rect) -> Points:
@@ -49,8 +49,9 @@ def handles(gate: Gate, axes: Axes, view: Rect) -> Points:
         found = np.full((2, 2), middle)
         found[:, at] = [np.nan if one is None else one for one in (gate.range_min, gate.range_max)]
         return found
-    points = _handles(gate, _turned(view, gate.axes != axes))
-    return points if gate.axes == axes else points[:, ::-1]
+    turn = gate.needs != axes
+    points = _handles(gate, _turned(view, turn))
+    return points[:, ::-1] if turn else points
 
 
 def dragged(gate: Gate, axes: Axes, handle: int, to: tuple[float, float]) -> Gate:

@@ -78,15 +78,14 @@ class Legend(QWidget):
             self.low.setText(f"{colouring.limits[0]:.4g}")
             self.high.setText(f"{colouring.limits[1]:.4g}")
         self.list.blockSignals(True)
-        if [self.list.item(i).data(KEY) for i in range(self.list.count())] != [e.key for e in colouring.entries]:
+        if list(self._items()) != [entry.key for entry in colouring.entries]:
             self.list.clear()
             for entry in colouring.entries:
                 item = QListWidgetItem()
                 item.setData(KEY, entry.key)
                 item.setFlags(FLAGS)
                 self.list.addItem(item)
-        for at, entry in enumerate(colouring.entries):
-            item = self.list.item(at)
+        for item, entry in zip(self._items().values(), colouring.entries, strict=True):
             item.setText(f"{entry.title}  {entry.count:,}")
             item.setToolTip(text("map.legend_line", title=entry.title, count=entry.count))
             item.setIcon(_swatch(entry.colour))
@@ -105,18 +104,20 @@ class Legend(QWidget):
 
     def _only(self, item: QListWidgetItem) -> None:
         """Show this category alone."""
-        keys = {str(self.list.item(i).data(KEY)) for i in range(self.list.count())}
-        self._hide(frozenset(keys - {str(item.data(KEY))}))
+        self._hide(frozenset(self._items()) - {str(item.data(KEY))})
+
+    def _items(self) -> dict[str, QListWidgetItem]:
+        """The lines by their key."""
+        items = [self.list.item(at) for at in range(self.list.count())]
+        return {str(item.data(KEY)): item for item in items if item is not None}
 
     def _hide(self, hidden: frozenset[str]) -> None:
         if hidden == self.hidden:
             return
         self.hidden = hidden
         self.list.blockSignals(True)
-        for at in range(self.list.count()):
-            item = self.list.item(at)
-            off = str(item.data(KEY)) in hidden
-            item.setCheckState(Qt.CheckState.Unchecked if off else Qt.CheckState.Checked)
+        for key, item in self._items().items():
+            item.setCheckState(Qt.CheckState.Unchecked if key in hidden else Qt.CheckState.Checked)
         self.list.blockSignals(False)
         self.all.setEnabled(bool(hidden))
         self.toggled.emit()

@@ -51,9 +51,7 @@ def density(
     joint = np.bincount(place.astype(np.int64) * entries + codes[inside]) if entries <= 64 else None
     size = rows * columns
     if joint is not None:
-        by_code = np.zeros(size * entries, dtype=np.int64)
-        by_code[: len(joint)] = joint
-        by_code = by_code.reshape(size, entries)
+        by_code = np.pad(joint, (0, size * entries - len(joint))).reshape(size, entries)
         counts = by_code.sum(axis=1)
         sums = by_code.astype(np.float32) @ table[:, :3]
     else:

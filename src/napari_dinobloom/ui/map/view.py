@@ -153,7 +153,7 @@ class MapView(QWidget):
 
     def rows_in_sight(self) -> npt.NDArray[np.intp]:
         """Rows of the visible cells within the part of the plane that is in view."""
-        x0, y0, x1, y1 = self.canvas.rect
+        x0, y0, x1, y1 = self.canvas.in_view
         with np.errstate(invalid="ignore"):
             inside = (self._places >= (x0, y0)).all(axis=1) & (self._places <= (x1, y1)).all(axis=1)
         return np.flatnonzero(inside & self.visible)
@@ -224,7 +224,7 @@ class MapView(QWidget):
 
     def gate_shapes(self) -> list[GateShape]:
         """The gates that are drawn, as they are drawn."""
-        rect, shares, tree = self.canvas.rect, self.gating.shares(), self.gating.tree
+        rect, shares, tree = self.canvas.in_view, self.gating.shares(), self.gating.tree
         (x0, y0, x1, y1), (wide, high) = rect, self.canvas.pixel
         inner = (x0 + LABEL[0] * wide, y0, x1 - LABEL[0] * wide, y1 - LABEL[1] * high)
         shapes = []
@@ -238,7 +238,7 @@ class MapView(QWidget):
 
     def draw_draft(self, gate: Gate) -> None:
         """Show a gate as it would be while a corner of it is being dragged."""
-        lines = handles.outline(gate, self.axes, self.canvas.rect)
+        lines = handles.outline(gate, self.axes, self.canvas.in_view)
         breaks = [np.vstack([line, np.full((1, 2), np.nan)]) for line in lines]
         self.canvas.set_drawing(np.vstack(breaks), DRAWN)
         self._show_handles(gate)
@@ -343,7 +343,7 @@ class MapView(QWidget):
     def _show_handles(self, gate: Gate | None) -> None:
         tree, key = self.gating.tree, self.session.gate
         free = gate is not None and tree is not None and key in tree and not tree[key].locked
-        found = handles.handles(gate, self.axes, self.canvas.rect) if free and gate is not None else np.zeros((0, 2))
+        found = handles.handles(gate, self.axes, self.canvas.in_view) if free and gate is not None else np.zeros((0, 2))
         self.canvas.mark("handles", found[:200])
 
     def _ring(self, _event: object = None) -> None:
@@ -354,13 +354,16 @@ class MapView(QWidget):
         """Put a ring around the cell under the pointer, wherever that is, and show its card."""
         cell = self.session.hover
         self._mark("hover", (cell,) if cell else ())
-        known = bool(cell) and self.canvas.underMouse() and cell in self.table.index
-        self.card.show_cell(cell, self.table.loc[cell] if known else None)
+        here = bool(cell) and self.canvas.underMouse()
+        row = int(self.table.index.get_indexer(pd.Index([cell]))[0]) if here else -1
+        self.card.show_cell(cell, self.table.iloc[row] if row >= 0 else None)
 
     def _mark(self, name: str, cells: tuple[str, ...]) -> None:
-        rows = self.table.index.get_indexer(pd.Index(cells, dtype=object)) if len(self.table) and cells else []
-        rows = np.asarray([row for row in rows if row >= 0], dtype=np.intp)
-        self.canvas.mark(name, self._places[rows] if len(rows) else np.zeros((0, 2), np.float32))
+        if not (len(self.table) and cells):
+            self.canvas.mark(name, np.zeros((0, 2), np.float32))
+            return
+        rows = self.table.index.get_indexer(pd.Index(cells, dtype=object))
+        self.canvas.mark(name, self._places[rows[rows >= 0]])
 
     def _on_tool(self) -> None:
         self.canvas.native.setCursor(Qt.CursorShape.CrossCursor if self.hand.tool else Qt.CursorShape.ArrowCursor)

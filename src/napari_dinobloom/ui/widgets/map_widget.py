@@ -7,6 +7,7 @@ from typing import Any
 
 import napari
 from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
@@ -164,17 +165,19 @@ class MapWidget(QWidget):
             return
         menu.clear()
         for key, asked in FITS.items():
-            action = menu.addAction(text(key))
+            action = QAction(text(key), menu)
             action.setToolTip(tip("map.fit_even" if asked["restandardise"] else "map.maps"))
             action.triggered.connect(lambda _on, asked=asked: map_job.start_refit(session, **asked))
+            menu.addAction(action)
         menu.addSeparator()
         for one in stored_maps(session.study):
             named = {"kind": one.kind.upper(), "cells": one.cells, "gates": one.gates, "hash": one.hash[:8]}
-            action = menu.addAction(text("map.kept", **named))
+            action = QAction(text("map.kept", **named), menu)
             action.setCheckable(True)
             action.setChecked(one.active)
             action.setEnabled(not one.active)
             action.triggered.connect(lambda _on, key=one.hash: map_job.start_use(session, key))
+            menu.addAction(action)
 
     def copy(self) -> None:
         """Copy the map into the clipboard."""
