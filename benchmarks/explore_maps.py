@@ -214,6 +214,7 @@ def standards(figure: Path | None = None) -> dict[str, Any]:
     _, other = pictures("bags.csv", "-stained")
     patients = rows["patient"].to_numpy(str)
     odd = pd.factorize(patients)[0] % 2 == 1
+    once = ~rows["file"].duplicated().to_numpy()  # a picture stands in several patients; its copies would be neighbours
     found: dict[str, Any] = {}
     for title, x in (
         ("one stain", plain),
@@ -229,12 +230,12 @@ def standards(figure: Path | None = None) -> dict[str, Any]:
             "share of composition taken": round(model.taken, 4),
             "share taken by standardising every patient": round(_naive_taken(model, x, patients), 4),
             "warnings": [str(one.message) for one in said],
-            "mixing of stains, 0 to 1": {"before": _mixed(x, stain), "after": _mixed(after, stain)},
-            "mixing of patients, 0 to 1": {"before": _mixed(x, patients), "after": _mixed(after, patients)},
+            "mixing of stains, 0 to 1": _both(x, after, stain, once),
+            "mixing of patients, 0 to 1": _both(x, after, patients, once),
             "fit": took,
         }
         if figure is not None and title != "one stain":
-            draw(x, after, stain, figure)
+            draw(x[once], after[once], stain[once], figure)
     return found
 
 
@@ -262,6 +263,10 @@ def _naive_taken(model: Restandardise, x: Float32, groups: NDArray[np.str_]) -> 
     composition = np.stack([model.clusters[kinds[one]].mean(0, dtype=np.float64) for one in rows])
     shift = np.stack([x[one].mean(0, dtype=np.float64) for one in rows]) - x.mean(0, dtype=np.float64)
     return taken_share(shift, composition, model.cells.astype(np.float64))
+
+
+def _both(x: Float32, after: Float32, groups: NDArray[np.str_], once: NDArray[np.bool_]) -> dict[str, float]:
+    return {"before": _mixed(x[once], groups[once]), "after": _mixed(after[once], groups[once])}
 
 
 def _mixed(x: Float32, groups: NDArray[np.str_]) -> float:

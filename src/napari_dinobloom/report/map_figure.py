@@ -88,7 +88,7 @@ def draw_cohort(
     order = np.random.default_rng(0).permutation(len(cohort.spots))  # no kind lies above another
     dot = float(np.clip(9000 / max(len(order), 1), 0.6, 14))
     _dots(left, cohort.spots[order], [colours[kind] for kind in cohort.kinds[order]], dot)
-    _frame(left, limits, cohort.title, 11)
+    _frame(left, limits, cohort.title, 10)
     for place, patient in enumerate(patients):
         row, column = divmod(place, columns)
         x, y, inner = 6.0 + column * (side - 0.14), 6.9 - (row + 1) * side, side - 0.3
@@ -114,14 +114,19 @@ def draw_mixing(panels: Sequence[Cells], colours: Mapping[str, str], path: Path)
         File to replace.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(4.6 * len(panels), 5.0), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(4.6 * len(panels), 5.1), dpi=DPI, facecolor="white")
     for place, panel in enumerate(panels):
-        axes = figure.add_axes(((place + 0.02) / len(panels), 0.03, 0.96 / len(panels), 0.87))
+        axes = figure.add_axes(((place + 0.02) / len(panels), 0.07, 0.96 / len(panels), 0.86))
         order = np.random.default_rng(0).permutation(len(panel.spots))
         dot = float(np.clip(9000 / max(len(order), 1), 0.6, 14))
         _dots(axes, panel.spots[order], [colours[kind] for kind in panel.kinds[order]], dot)
         _frame(axes, _limits(panel.spots), panel.title, 9.5)
+    handles = [Line2D([], [], marker="o", linestyle="", markersize=6, color=colour) for colour in colours.values()]
+    labels = [_printable(name, 30) for name in colours]
+    for text in figure.legend(handles, labels, loc="lower left", ncols=8, frameon=False, fontsize=8).get_texts():
+        text.set_parse_math(False)
     return _write(figure, path)
 
 
@@ -136,7 +141,7 @@ def _frame(axes: Axes, limits: tuple[float, float, float], title: str, size: flo
     axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color="#bbbbbb", linewidth=0.6)
-    axes.set_title(_printable(title, 60), size=size, loc="left", color=INK, pad=4, parse_math=False)
+    axes.set_title(_printable(title, 90), size=size, loc="left", color=INK, pad=4, parse_math=False)
 
 
 def _limits(spots: Float32) -> tuple[float, float, float]:
