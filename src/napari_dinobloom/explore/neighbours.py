@@ -116,27 +116,29 @@ def iter_neighbours(
     return indices, distances
 
 
-def pair_distances(x: Float32, indices: Int64, metric: Metric) -> Float32:
+def pair_distances(x: Float32, indices: Int64, metric: Metric, rows: Int64 | None = None) -> Float32:
     """Compute the distances of given pairs as `exact_neighbours` does.
 
     Parameters
     ----------
     x : ndarray (n, D) float32
         Rows without undefined numbers.
-    indices : ndarray (n, k) int64
-        For each row its partners; -1 for none, at an infinite distance.
+    indices : ndarray (m, k) int64
+        For each of `rows` its partners; -1 for none, at an infinite distance.
     metric : {"euclidean", "cosine"}
         Distance.
+    rows : ndarray (m,) int64, optional
+        Rows to take; by default all.
 
     Returns
     -------
-    ndarray (n, k) float32
+    ndarray (m, k) float32
         Rounded from float64.
     """
     squares = np.full(indices.shape, np.inf)
-    for start in range(0, len(x), 1024):
+    for start in range(0, len(indices), 1024):
         part = slice(start, start + 1024)
-        own = _exact(x[part], metric)
+        own = _exact(x[part] if rows is None else x[rows[part]], metric)
         for column in range(indices.shape[1]):
             squares[part, column] = _squares(own, _exact(x[indices[part, column]], metric))
     squares[indices < 0] = np.inf

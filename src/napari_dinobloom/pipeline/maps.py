@@ -120,9 +120,9 @@ def encoder_of(study: Study) -> str:
     return f"{notes['encoder_sha256']} {notes.get('pooling', 'class')}" if "encoder_sha256" in notes else ""
 
 
-def active_hash(study: Study) -> str:
-    """Hash of the map in use for the embeddings of the cell table; empty where there is none."""
-    found = read_state(study).active.get(encoder_of(study), "")
+def active_hash(study: Study, encoder: str | None = None) -> str:
+    """Hash of the map in use for the embeddings of the cell table, or of `encoder`; empty where there is none."""
+    found = read_state(study).active.get(encoder_of(study) if encoder is None else encoder, "")
     return found if found and map_path(study, found).is_file() else ""
 
 
@@ -177,9 +177,11 @@ def read_map(study: Study, which: str) -> Projection:
 
 def step_key(study: Study, embedded: str, settings: RunSettings) -> str:
     """Key of the map's step: that of the embeddings, the map in use, and what would make another one."""
+    from napari_dinobloom.encoders.library import identify
     from napari_dinobloom.explore import placing
+    from napari_dinobloom.pipeline.embed import pooling_of
 
-    used = active_hash(study)
+    used = active_hash(study, f"{identify(settings.encoder)} {pooling_of(settings)}")
     own = layout_of(settings)
     layout = read_state(study).layouts.get(used, own) if used and is_frozen(study, used) else own
     return digest(embedded, used, layout, placing.VERSION)
