@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from napari_dinobloom.explore import apart
 from napari_dinobloom.explore.graph import iter_graph
 from napari_dinobloom.explore.neighbours import exact_neighbours
+from napari_dinobloom.explore.suggest import suggest_gates
 from napari_dinobloom.progress import Progress, drain
 
 REPORT = Progress(0, 1, "cells", "map")
@@ -80,3 +82,16 @@ def test_only_long_work_of_other_threads_is_done_apart() -> None:
     thread.start()
     thread.join()
     assert found == {"main": False, "many": True, "few": False}
+
+
+def test_suggestions_of_a_window_are_those_of_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    places = np.vstack([random.normal(centre, 0.3, (60, 2)) for centre in (0, 4)])
+    table = pd.DataFrame(places, columns=["umap_1", "umap_2"])
+    monkeypatch.setattr(apart, "FEWEST", 10)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(suggest_gates(table, ("umap_1", "umap_2"))))
+    thread.start()
+    thread.join()
+    assert len(found) == 2
+    assert found == suggest_gates(table, ("umap_1", "umap_2"))

@@ -47,7 +47,7 @@ def iter_apart(task: str, arrays: Mapping[str, npt.NDArray[Any]], report: Progre
     Parameters
     ----------
     task : str
-        ``layout`` or ``neighbours``.
+        ``layout``, ``neighbours`` or ``clusters``.
     arrays : mapping
         What the task needs.
     report : Progress
@@ -112,7 +112,13 @@ def _neighbours(arrays: Arrays, **options: Any) -> Arrays:
     return {"indices": descend(arrays["x"], options["size"], options["metric"])}
 
 
-TASKS = {"layout": _layout, "neighbours": _neighbours}
+def _clusters(arrays: Arrays, **options: Any) -> Arrays:
+    from napari_dinobloom.explore.suggest import clusters
+
+    return {"labels": clusters(arrays["xy"], options["size"])}
+
+
+TASKS = {"layout": _layout, "neighbours": _neighbours, "clusters": _clusters}
 
 
 def _end_with_parent() -> None:

@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_dinobloom.explore import apart
 from napari_dinobloom.explore.gates.base import Float64, GateError, column
 from napari_dinobloom.explore.gates.polygon import PolygonGate
 from napari_dinobloom.explore.gates.winding import inside_polygon
+from napari_dinobloom.progress import Progress, drain
 
 MOST = 20_000
 """Cells that are clustered; of more, a seeded sample: the time grows with the square."""
@@ -70,7 +72,12 @@ def suggest_gates(
     spread = xy.std(axis=0) if len(xy) else np.ones(2)
     if len(xy) < 2 * size or not (spread > 0).all():
         return []
-    labels = _clusters(xy / spread, size)
+    places = xy / spread
+    if apart.wanted(len(xy)):  # HDBSCAN, too, holds the interpreter's lock
+        report = Progress(0, 1, "clusters", "gates")
+        labels = drain(apart.iter_apart("clusters", {"xy": places}, report, size=size))["labels"]
+    else:
+        labels = clusters(places, size)
     found = [xy[labels == label] for label in range(labels.max() + 1)]
     outlines = [outline(cells / spread) * spread for cells in sorted(found, key=len, reverse=True) if _wide(cells)]
     of = table.attrs.get("projection", "") if projection is None else projection
@@ -129,8 +136,8 @@ def simplified(ring: Float64, tolerance: float) -> Float64:
     return closed[:-1][keep[:-1]]
 
 
-def _clusters(xy: Float64, size: int) -> NDArray[np.int64]:
-    """Number of each cell's cluster, -1 for none."""
+def clusters(xy: Float64, size: int) -> NDArray[np.int64]:
+    """Give the number of the cluster of each cell, (n,), -1 for none; `xy` (n, 2), `size` the fewest cells."""
     from sklearn.cluster import HDBSCAN
 
     model = HDBSCAN(min_cluster_size=size, min_samples=min(size, 15), n_jobs=1, copy=True)
