@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import RESULTS, machine
+from machine import RESULTS, command, machine
 from PIL import Image
 
 from napari_dinobloom.cells.crop import CropPolicy, crop
@@ -172,8 +172,8 @@ def memory(side: int = 20_000, cells: int = 5_000) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "in").mkdir()
         huge_picture(Path(name) / "in" / "field.tif", side)
-        command = [sys.executable, __file__, "--measure-memory", name, str(side), str(cells)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        again = [sys.executable, __file__, "--measure-memory", name, str(side), str(cells)]
+        output = subprocess.run(again, check=True, capture_output=True, text=True).stdout
     before, after, seconds = json.loads(output)
     return {
         "side_px": side,
@@ -287,9 +287,8 @@ def main() -> None:
         cells = central_cells(options.data, options.pictures)
         encoder = load_encoder(options.encoder, device="cpu")
         acts |= {"pbc": partial(pbc, cells, encoder), "interpolation": partial(interpolation, cells, encoder)}
-    command = " ".join(["python", "benchmarks/crops.py", *sys.argv[1:]])
     for name in wanted:
-        results[name] = {"command": command, **acts[name](), "machine": machine()}
+        results[name] = {"command": command(), **acts[name](), "machine": machine()}
         print(name, json.dumps(results[name], indent=1), flush=True)
     out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return None

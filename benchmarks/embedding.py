@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import RESULTS, machine
+from machine import RESULTS, command, machine
 
 import napari_dinobloom as nd
 from napari_dinobloom.encoders.architecture import ARCHITECTURES, Architecture
@@ -419,7 +419,7 @@ def main() -> None:
                 continue
             figures = work()
             results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            results[part] = {"machine": machine(), "command": " ".join(["python", *sys.argv]), **figures}
+            results[part] = {"machine": machine(), "command": command(), **figures}
             path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             print(part, json.dumps(figures, indent=1), flush=True)
 

@@ -37,7 +37,7 @@ from typing import Any
 import explore_maps
 import numpy as np
 import pandas as pd
-from machine import RESULTS, machine
+from machine import RESULTS, command, machine
 
 from napari_dinobloom.explore.gate_statistics import GateStatistics
 from napari_dinobloom.explore.gate_tree import GateTree
@@ -192,7 +192,7 @@ def main() -> None:
     options = parser.parse_args()
     options.cells = options.cells or (80_000 if options.only == "map" else 1_000_000)
     part = {
-        "command": " ".join(["python", "benchmarks/explore.py", *sys.argv[1:]]),
+        "command": command(),
         "note": options.note,
         **measured(options),
         "machine": machine(),

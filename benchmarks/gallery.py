@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from machine import RESULTS, machine
+from machine import RESULTS, command, machine
 from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
@@ -247,7 +246,7 @@ def main() -> None:
         widget.deleteLater()
         app.processEvents()
     result = {
-        "command": " ".join(["python", "benchmarks/gallery.py", *sys.argv[1:]]),
+        "command": command(),
         "note": options.note,
         "cells": options.cells,
         "milliseconds": found,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,3 +28,13 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {package: metadata.version(package) for package in PACKAGES},
     }
+
+
+def command() -> str:
+    """The command line of this benchmark as it is kept: a path that starts at the root by its last name alone."""
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_place, sys.argv[1:])])
+
+
+def _without_place(argument: str) -> str:
+    name, equals, value = argument.rpartition("=")
+    return f"{name}{equals}{Path(value).name}" if Path(value).is_absolute() else argument

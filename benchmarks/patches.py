@@ -15,14 +15,13 @@ import argparse
 import csv
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import RESULTS, machine
+from machine import RESULTS, command, machine
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -145,7 +144,7 @@ def main() -> None:
     }
     tokens = {name: encoder.patch_tokens(crops) for name, (crops, _, _) in sets.items()}
     results = {
-        "command": " ".join(["python", "benchmarks/patches.py", *sys.argv[1:]]),
+        "command": command(),
         "encoder": [encoder.name, encoder.sha256],
         "foreground": {name: foreground(tokens[name], sets[name][1]) for name in sets},
         "similarity": {name: similarity(tokens[name], *sets[name][1:]) for name in sets},

@@ -20,7 +20,6 @@ import argparse
 import csv
 import json
 import os
-import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from machine import RESULTS, machine
+from machine import RESULTS, command, machine
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -143,12 +142,6 @@ def bccd(data: Path, folder: Path) -> list[LabelledPicture]:
     return found
 
 
-def named(argument: str) -> str:
-    """An argument as it is written down: of a row's file its name alone."""
-    name, equals, file = argument.partition("=")
-    return f"{name}={Path(file).name}" if equals else argument
-
-
 def measure(describe: Describe, pictures: dict[str, list[LabelledPicture]]) -> dict[str, Any]:
     """All scores of one kind of features, with the time it took to make them."""
     start = time.perf_counter()
@@ -199,7 +192,7 @@ def main() -> None:
             for place, scores in results[name]["elsewhere"].items():
                 print(place, pd.DataFrame(scores).T.to_string(), sep="\n", flush=True)
     document = {
-        "command": " ".join(["python", "benchmarks/starter_card.py", *map(named, sys.argv[1:])]),
+        "command": command(),
         "machine": machine(),
         "encoder": {"name": "starter", "sha256": load_encoder("starter", device="cpu").sha256},
         "data": "PBC (Acevedo et al. 2020, CC BY 4.0), split by picture; SSLSeg d2 (Zheng et al. 2018); BCCD",

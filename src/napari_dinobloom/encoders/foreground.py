@@ -3,7 +3,8 @@
 Two rules give the direction. ``otsu`` is that of the DinoBloom authors' notebook: the first principal component of all
 patches. It presumes that cell against background is what patches differ in most, which not every encoder grants: in the
 bundled one whole pictures differ more. ``centre`` asks for no more than that the cell lies in the middle of its crop:
-the mean token of the middle less that of the corners (see docs/patches.md for what both find).
+it takes the direction that tells the middle from the corners best, as Fisher's discriminant does, so that directions
+in which pictures differ among themselves count less (see docs/patches.md for what both find).
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ Rule = Literal["otsu", "centre"]
 
 MIDDLE, CORNERS = 0.1, 0.2
 """Shares of the patches, the nearest to and the farthest from the centre, that ``centre`` compares."""
+
+ROUND = 0.9
+"""How far the scatter within both parts is made round, 0 to 1: with few cells it is known badly. Of 0.05 to 0.9 the
+best on PBC's training pictures, with the masks of our segmentation, for both editions of the bundled encoder together."""
 
 
 def find_foreground(cells: Iterable[Float32], rule: Rule) -> tuple[Float64, float]:
@@ -102,17 +107,54 @@ def _distances(shape: tuple[int, ...]) -> Float64:
 
 
 def _centre_axis(cells: Iterable[Float32]) -> Float64:
-    """Mean token of the middle of all crops less that of their corners, (D,)."""
-    count, middle, corners = 0, np.zeros(0), np.zeros(0)
+    """Direction (D,) that tells the middle of all crops from their corners, by Fisher's discriminant.
+
+    It is S^-1 (m - c), with the mean tokens m and c of both parts and S the mean of their covariances, which is made
+    rounder by `ROUND` (Fisher 1936, doi:10.1111/j.1469-1809.1936.tb02137.x; Friedman 1989,
+    doi:10.1080/01621459.1989.10478752).
+    """
+    parts: list[_Moments] = []
     for x_HWD in cells:
         rows, far = _rows(x_HWD), _distances(x_HWD.shape).ravel()
-        if not count:
-            middle, corners = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
-        middle += rows[far <= np.quantile(far, MIDDLE)].mean(axis=0)
-        corners += rows[far >= np.quantile(far, 1 - CORNERS)].mean(axis=0)
-        count += 1
-    if not count:
+        parts = parts or [_Moments(rows.mean(axis=0)) for _ in range(2)]
+        parts[0].take(rows[far <= np.quantile(far, MIDDLE)])
+        parts[1].take(rows[far >= np.quantile(far, 1 - CORNERS)])
+    if not parts:
         raise ValueError("There is no patch to fit: give at least one cell.")
-    if not np.isfinite(middle - corners).all():
+    middle, corners = parts
+    apart = middle.mean - corners.mean
+    if not np.isfinite(apart).all():
         raise ValueError("Patch tokens hold infinite or undefined numbers; compute them again.")
-    return (middle - corners) / count
+    scatter = (middle.covariance + corners.covariance) / 2
+    size = float(np.trace(scatter)) / len(scatter)
+    if not size > 0:
+        return apart
+    return np.asarray(np.linalg.solve((1 - ROUND) / size * scatter + ROUND * np.eye(len(scatter)), apart))
+
+
+class _Moments:
+    """Mean and covariance of rows that come in parts; sums are taken from a point among them, so that none is lost."""
+
+    def __init__(self, origin: Float64) -> None:
+        self.origin = origin
+        self.count = 0
+        self.sum, self.products = np.zeros(len(origin)), np.zeros((len(origin), len(origin)))
+
+    def take(self, rows: Float64) -> None:
+        """Add rows (n, D)."""
+        moved = rows - self.origin
+        self.count += len(rows)
+        self.sum += moved.sum(axis=0)
+        self.products += moved.T @ moved
+
+    @property
+    def mean(self) -> Float64:
+        """(D,)."""
+        found: Float64 = self.origin + self.sum / self.count
+        return found
+
+    @property
+    def covariance(self) -> Float64:
+        """(D, D)."""
+        found: Float64 = self.products / self.count - np.outer(self.sum, self.sum) / self.count**2
+        return found
