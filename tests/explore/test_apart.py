@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,15 @@ def test_closing_the_generator_ends_the_process(x: np.ndarray, monkeypatch: pyte
     assert made[0].poll() is None
     steps.close()
     assert made[0].poll() is not None
+
+
+def test_files_where_napari_was_started_are_not_run(
+    x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('this is a folder of data')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = drain(apart.iter_apart("clusters", {"xy": x[:, :2].astype(float)}, REPORT, size=20))["labels"]
+    assert len(found) == len(x)
 
 
 def test_a_failure_says_what_happened(x: np.ndarray) -> None:

@@ -238,3 +238,12 @@ def test_another_programs_file_is_refused(tmp_path: Path) -> None:
         Projection.load(path)
     with pytest.raises(ProjectionError, match="'projection' is needed"):
         Projection.peek(path)
+
+
+def test_a_header_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.safetensors"
+    save_file({"x": np.zeros(1, np.float32)}, path, metadata={"napari-dinobloom": "[" * 200_000})
+    with pytest.raises(ProjectionError, match="not a readable"):
+        Projection.peek(path)
+    with pytest.raises(ProjectionError, match="not a readable"):
+        Projection.load(path)

@@ -15,9 +15,10 @@ from napari_dinobloom.explore.gate_tree import GateTree, inverse
 from napari_dinobloom.explore.gates import RangeGate
 from napari_dinobloom.explore.projection import Projection, ProjectionError
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.pipeline import maps
+from napari_dinobloom.pipeline import chart, map_changes, maps
 from napari_dinobloom.pipeline.driver import Outcome, iter_outcome
 from napari_dinobloom.pipeline.map_changes import iter_refit, iter_use
+from napari_dinobloom.pipeline.settings import resolve
 from napari_dinobloom.progress import drain
 
 Draw = Callable[..., Path]
@@ -212,3 +213,62 @@ def test_the_command_line_lists_refits_and_switches_back(copied: Path) -> None:
     assert look(copied)[1] == old
     assert tool.invoke(app, ["map", str(copied), "--use", old, "--refit"]).exit_code == 2
     assert tool.invoke(app, ["map", str(copied), "--use", old, "--seed", "3"]).exit_code == 2
+
+
+@pytest.mark.parametrize("place", ["save_cells", "write_state"])
+def test_what_a_kill_leaves_of_a_change_is_mended_by_the_next_run(
+    smears: Path, copied: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    before, old = look(copied)
+    gate(copied)
+
+    def killed(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    with Study.open(copied) as study, monkeypatch.context() as patch:
+        patch.setattr(*((study, place) if place == "save_cells" else (map_changes, place)), killed)
+        with pytest.raises(KeyboardInterrupt):
+            drain(iter_refit(study, min_dist=0.6))
+        np.testing.assert_array_equal(study.cells.obsm["X_umap"], before.to_numpy())
+    assert "map" in again(smears, copied).seconds, "the step was begun and not finished"
+    after, key = look(copied)
+    assert key == old, "the map with the gate is the one in use"
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_without_active_json_the_map_of_the_table_stays_in_use(smears: Path, copied: Path) -> None:
+    _, key = look(copied)
+    gate(copied)
+    (copied / maps.FOLDER / maps.STATE).unlink()
+    again(smears, copied)
+    assert look(copied)[1] == key
+
+
+def test_a_frozen_map_whose_file_is_gone_is_said_and_not_replaced(smears: Path, copied: Path) -> None:
+    _, key = look(copied)
+    gate(copied)
+    with Study.open(copied, read_only=True) as study:
+        maps.map_path(study, key).unlink()
+    with pytest.raises(StudyError, match="Put the file back"):
+        again(smears, copied)
+
+
+def test_settings_that_a_frozen_map_has_already_are_no_change(smears: Path, copied: Path) -> None:
+    gate(copied)
+    again(smears, copied, map_method="umap", seed=42)
+    with pytest.raises(InputError, match="map_method"):
+        again(smears, copied, map_method="pca")
+
+
+def test_a_run_that_breaks_off_after_its_map_leaves_the_table_as_it_was(
+    smears: Path, copied: Path, tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = look(copied)
+    with Study.open(copied) as study:
+        study.forget_steps(["map"])
+        with monkeypatch.context() as patch:
+            patch.setattr(chart, "find_duplicates", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr("napari_dinobloom.pipeline.map_changes.map_settings", lambda s: {"method": "pca"})
+            with pytest.raises(KeyboardInterrupt):
+                drain(chart.iter_map_study(study, resolve(study.settings, {})))
+        np.testing.assert_array_equal(study.cells.obsm["X_umap"], before.to_numpy())

@@ -118,3 +118,28 @@ def test_the_study_of_layers_that_are_dropped_in_is_opened(make_study, qtbot) ->
     assert not session.study.read_only
     follower.detach()
     session.close_study()
+
+
+def test_a_study_whose_opening_is_cancelled_gives_its_lock_back(make_study) -> None:
+    from napari_dinobloom.io.study import Study
+    from napari_dinobloom.ui.opening import iter_open
+
+    study = make_study()
+    path = study.path
+    study.close()
+    steps = iter_open(path)
+    next(steps)
+    next(steps)  # the table is read; now it is cancelled
+    steps.close()
+    with Study.open(path) as again:
+        assert not again.read_only
+
+
+def test_another_study_shows_all_its_cells(make_study) -> None:
+    session = Session()
+    session.show(make_study(name="one"))
+    gating = gating_of(session)
+    session.population = gating.add(RangeGate(name="right", axes=("x0",), range_min=60.0))
+    session.show(make_study(name="two"))
+    assert session.population == ""
+    session.close_study()

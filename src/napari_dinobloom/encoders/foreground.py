@@ -26,7 +26,7 @@ MIDDLE, CORNERS = 0.1, 0.2
 
 ROUND = 0.9
 """How far the scatter within both parts is made round, 0 to 1: with few cells it is known badly. Of 0.05 to 0.9 the
-best on PBC's training pictures, with the masks of our segmentation, for both editions of the bundled encoder together."""
+best on PBC's training pictures, with the masks of our segmentation, for both editions of the bundled encoder."""
 
 
 def find_foreground(cells: Iterable[Float32], rule: Rule) -> tuple[Float64, float]:

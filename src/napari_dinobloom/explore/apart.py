@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.io.atomic import disk_errors
 from napari_dinobloom.progress import Progress, Steps
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -60,18 +64,14 @@ def iter_apart(task: str, arrays: Mapping[str, npt.NDArray[Any]], report: Progre
     ApartError
         The process was killed or failed.
     """
-    with tempfile.TemporaryDirectory(prefix="napari-dinobloom-") as name:
+    with tempfile.TemporaryDirectory(prefix="napari-dinobloom-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        for key, array in arrays.items():
-            np.save(folder / f"{key}.npy", array, allow_pickle=False)
-        (folder / "task.json").write_text(json.dumps({"task": task, "arrays": [*arrays], "options": options}))
+        with disk_errors(folder):
+            for key, array in arrays.items():
+                np.save(folder / f"{key}.npy", array, allow_pickle=False)
+            (folder / "task.json").write_text(json.dumps({"task": task, "arrays": [*arrays], "options": options}))
         with (folder / "log.txt").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "napari_dinobloom.explore.apart", str(folder)],
-                stdin=subprocess.PIPE,  # closed when this process ends, however that is
-                stdout=log,
-                stderr=log,
-            )
+            process = _start(folder, log)
             try:
                 while process.poll() is None:
                     yield report
@@ -82,12 +82,24 @@ def iter_apart(task: str, arrays: Mapping[str, npt.NDArray[Any]], report: Progre
             finally:
                 process.kill()
                 process.wait()
-                if process.stdin is not None:
-                    process.stdin.close()
         if process.returncode:
             raise ApartError(_reason(folder / "log.txt", process.returncode))
         found = json.loads((folder / "result.json").read_text())
         return {key: np.load(folder / f"out-{key}.npy", allow_pickle=False) for key in found}
+
+
+def _start(folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the process; it imports this very package, and nothing that lies in the folder where napari was started."""
+    home = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "napari_dinobloom.explore.apart", str(folder), str(os.getpid())],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )
 
 
 def _reason(log: Path, code: int) -> str:
@@ -121,16 +133,20 @@ def _clusters(arrays: Arrays, **options: Any) -> Arrays:
 TASKS = {"layout": _layout, "neighbours": _neighbours, "clusters": _clusters}
 
 
-def _end_with_parent() -> None:
-    """Leave as soon as the process that asked is gone."""
-    while os.read(0, 1):  # not sys.stdin, whose lock a thread that waits would take into the end of the interpreter
-        pass
+def _end_with(parent: psutil.Process, folder: Path) -> None:
+    """Leave, and tidy up, as soon as the process that asked is gone.
+
+    It is looked after by its number: a thread that waits on a pipe instead would keep Windows from loading libraries.
+    """
+    while parent.is_running():
+        time.sleep(1)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
-def main(folder: Path) -> None:
-    """Do the task that a folder describes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def main(folder: Path, parent: int) -> None:
+    """Do the task that a folder describes, for the process with this number."""
+    threading.Thread(target=_end_with, args=(psutil.Process(parent), folder), daemon=True).start()
     job = json.loads((folder / "task.json").read_text())
     arrays = {key: np.load(folder / f"{key}.npy", allow_pickle=False) for key in job["arrays"]}
     found = TASKS[job["task"]](arrays, **job["options"])
@@ -140,4 +156,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

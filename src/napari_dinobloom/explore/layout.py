@@ -238,13 +238,17 @@ def fitted_rows(adata: AnnData) -> Int64:
     return rows
 
 
+class EncoderMismatch(ProjectionError):
+    """A map and cells belong to different encoders."""
+
+
 def check_encoder(adata: AnnData, projection: Projection) -> None:
-    """Raise ProjectionError if a table's embeddings come from another encoder, as far as both say."""
+    """Raise EncoderMismatch if a table's embeddings come from another encoder, as far as both say."""
     own = _encoder(adata)
     for name, value in own.items():
         theirs = projection.about.get(name, value)
         if name != "encoder" and theirs != value:
-            raise ProjectionError(
+            raise EncoderMismatch(
                 f"The map {projection.hash[:8]} belongs to {projection.about.get('encoder')} ({str(theirs)[:12]}), the "
                 f"cells to {own['encoder']} ({value[:12]}): embed them with the encoder of the map."
             )

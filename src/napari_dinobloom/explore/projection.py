@@ -214,12 +214,12 @@ class Projection:
                 "Update with 'pip install -U napari-dinobloom'."
             )
         content = about.pop("content", None)
-        if content != _content(tensors, about):
-            raise ProjectionError(f"{path}: was damaged or changed after it was written. Get it again, or fit anew.")
         try:
-            return _assembled(tensors, about)
+            if content == _content(tensors, about):
+                return _assembled(tensors, about)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ProjectionError(f"{path}: its parts do not fit together ({error}). Fit the map anew.") from error
+        raise ProjectionError(f"{path}: was damaged or changed after it was written. Get it again, or fit anew.")
 
     @staticmethod
     def peek(path: Path) -> dict[str, Any]:
@@ -232,7 +232,8 @@ class Projection:
         """
         header = read_header(path, KIND, ProjectionError)
         wanted = {"hash": str, "projection": str, "params": dict, "cells": int, "about": dict}
-        if not all(isinstance(header.get(name), kind) for name, kind in wanted.items()):
+        right = all(isinstance(header.get(name), kind) for name, kind in wanted.items())
+        if not right or not (_flat(header["params"]) and _flat(header["about"])):
             raise ProjectionError(f"{path}: its header is damaged. Get the file again, or fit the map anew.")
         return header
 
@@ -321,7 +322,7 @@ def _assembled(tensors: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]
     reference, spots, kind = tensors["reference"], tensors["coordinates"], about["projection"]
     names = bytes(tensors["cell_ids"]).decode()
     ids = tuple(names.split("\n")) if about["cells"] else ()
-    if kind not in ("umap", "pca", "given") or not isinstance(about["params"], dict):
+    if kind not in ("umap", "pca", "given") or not (_flat(about["params"]) and _flat(about["about"])):
         raise ValueError(f"kind {str(kind)[:20]!r} or the parameters are not known")
     if reference.ndim != 2 or spots.shape != (len(reference), 2) or len(ids) != len(reference):
         raise ValueError(f"{len(ids)} cells, embeddings {reference.shape}, coordinates {spots.shape}")
@@ -339,6 +340,12 @@ def _assembled(tensors: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]
     return Projection(
         about["hash"], kind, about["params"], ids, reference, spots, mean, axes, standards, dict(about["about"])
     )
+
+
+def _flat(values: Any) -> bool:
+    """Whether something from a file is a document that a cell table can hold: names, each with one plain value."""
+    plain = (str, int, float, bool, type(None))
+    return isinstance(values, dict) and all(isinstance(value, plain) for value in values.values())
 
 
 def _standards(tensors: Mapping[str, npt.NDArray[Any]], groups: Any, dim: int) -> Restandardise | None:

@@ -18,7 +18,7 @@ from napari_dinobloom.explore import apart
 from napari_dinobloom.explore.gates.base import Float64, GateError, column
 from napari_dinobloom.explore.gates.polygon import PolygonGate
 from napari_dinobloom.explore.gates.winding import inside_polygon
-from napari_dinobloom.progress import Progress, drain
+from napari_dinobloom.progress import Progress, Steps, drain
 
 MOST = 20_000
 """Cells that are clustered; of more, a seeded sample: the time grows with the square."""
@@ -62,6 +62,21 @@ def suggest_gates(
     GateError
         A column is missing or holds no numbers, or `min_cluster_size` is below 5.
     """
+    options = {"min_cluster_size": min_cluster_size, "projection": projection, "seed": seed}
+    return drain(iter_suggest_gates(table, axes, **options))  # type: ignore[arg-type]
+
+
+def iter_suggest_gates(
+    table: pd.DataFrame,
+    axes: tuple[str, str],
+    *,
+    min_cluster_size: int | None = None,
+    projection: str | None = None,
+    seed: int = 0,
+) -> Steps[list[PolygonGate]]:
+    """Do what `suggest_gates` does; HDBSCAN cannot say how far it is."""
+    report = Progress(0, 1, "clusters", "gates")
+    yield report
     xy = np.column_stack([column(table, axis, "suggestion") for axis in axes])
     xy = xy[np.isfinite(xy).all(axis=1)]
     if min_cluster_size is not None and min_cluster_size < FEWEST:
@@ -74,8 +89,7 @@ def suggest_gates(
         return []
     places = xy / spread
     if apart.wanted(len(xy)):  # HDBSCAN, too, holds the interpreter's lock
-        report = Progress(0, 1, "clusters", "gates")
-        labels = drain(apart.iter_apart("clusters", {"xy": places}, report, size=size))["labels"]
+        labels = (yield from apart.iter_apart("clusters", {"xy": places}, report, size=size))["labels"]
     else:
         labels = clusters(places, size)
     found = [xy[labels == label] for label in range(labels.max() + 1)]

@@ -67,7 +67,7 @@ def read_tensors(
             document = json.loads((handle.metadata() or {}).get(_KEY, "null"))
             found = _checked(path, document, kind, set(handle.keys()), set(dtypes), error)
             tensors = {name: handle.get_tensor(name) for name in dtypes}
-    except (SafetensorError, OSError, ValueError, TypeError) as reason:
+    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as reason:
         raise error(f"{path}: not a readable safetensors file of kind {kind!r} ({reason})") from reason
     for name, dtype in dtypes.items():
         if tensors[name].dtype != np.dtype(dtype):
@@ -92,7 +92,7 @@ def read_header(path: Path, kind: str, error: type[DinoBloomError] = DinoBloomEr
     try:
         with safe_open(path, framework="numpy") as handle:
             document = json.loads((handle.metadata() or {}).get(_KEY, "null"))
-    except (SafetensorError, OSError, ValueError) as reason:
+    except (SafetensorError, OSError, ValueError, RecursionError) as reason:
         raise error(f"{path}: not a readable safetensors file of kind {kind!r} ({reason})") from reason
     return _checked(path, document, kind, set(), set(), error)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from napari_dinobloom.explore.duplicates import find_duplicates
-from napari_dinobloom.pipeline.map_changes import commit, iter_follow
+from napari_dinobloom.pipeline.map_changes import Backup, commit, iter_follow
 from napari_dinobloom.pipeline.maps import layout_of
 from napari_dinobloom.pipeline.settings import RunSettings
 from napari_dinobloom.progress import Progress, Steps
@@ -24,13 +24,18 @@ THUMBNAIL_UM = 0.4
 def iter_map_study(study: Study, settings: RunSettings) -> Steps[None]:
     """Fit the map, or place cells on one with gates, and flag cells that another field of the slide shows too."""
     adata = study.cells
-    projection = yield from iter_follow(study, adata, settings)
-    if not settings.cells:
-        yield Progress(adata.n_obs, adata.n_obs, "looking for fields that overlap")
-        sizes = adata.obs.groupby("field")["pixel_size_um"].first()
-        twins = find_duplicates(adata.obs, np.asarray(adata.X), lambda field: thumbnail(study, field, sizes[field]))
-        adata.obs["duplicate_of"] = twins.reindex(adata.obs.index).fillna("").to_numpy(dtype=object)
-    commit(study, adata, projection, layout_of(settings))
+    backup = Backup(adata)
+    try:
+        projection = yield from iter_follow(study, adata, settings)
+        if not settings.cells:
+            yield Progress(adata.n_obs, adata.n_obs, "looking for fields that overlap")
+            sizes = adata.obs.groupby("field")["pixel_size_um"].first()
+            twins = find_duplicates(adata.obs, np.asarray(adata.X), lambda field: thumbnail(study, field, sizes[field]))
+            adata.obs["duplicate_of"] = twins.reindex(adata.obs.index).fillna("").to_numpy(dtype=object)
+        commit(study, adata, projection, layout_of(settings))
+    except BaseException:
+        backup.restore()  # a window would go on showing a map that is nowhere on the disk
+        raise
     return None
 
 

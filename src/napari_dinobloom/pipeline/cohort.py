@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.progress import Progress, Steps
+from napari_dinobloom.report.figure_file import check_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,13 +51,7 @@ class CohortFigure:
     """The cohort's map of an earlier figure, instead of fitting one."""
 
     def __post_init__(self) -> None:
-        from napari_dinobloom.report.map_figure import FORMATS
-
-        if self.out.suffix[1:].lower() not in FORMATS:
-            raise InputError(f"{self.out}: a figure ends in {', '.join(f'.{name}' for name in FORMATS)}.")
-        for path in filter(None, (self.out, self.save_map)):
-            if not path.parent.is_dir():
-                raise InputError(f"{path}: the folder {path.parent} is not there. Make it, or choose another.")
+        check_files(self.out, self.save_map)
 
 
 def iter_cohort_figure(asked: CohortFigure) -> Steps[list[Path]]:

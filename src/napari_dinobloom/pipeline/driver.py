@@ -87,7 +87,7 @@ def _prepare(
 
     if isinstance(out, Study):
         settings = resolve(out.settings, asked)
-        maps.check_asked(out, asked)
+        maps.check_asked(out, asked, settings)
         _check_method(out.path, settings, until)
         return out, settings, read.find(given, settings), False
     path = Path(out).expanduser()
@@ -96,7 +96,7 @@ def _prepare(
         try:
             study.ensure_writable()
             settings = resolve(study.settings, asked)
-            maps.check_asked(study, asked)
+            maps.check_asked(study, asked, settings)
             _check_method(path, settings, until)
             return study, settings, read.find(given, settings), True
         except BaseException:
@@ -244,7 +244,7 @@ def _keys(
         drawn += sorted(study.hand_deleted())
     keys["crop"] = digest(keys["segment"], policy.to_dict(), cropping.VERSION, *([drawn] if drawn else []))
     keys["embed"] = embed.step_key(keys["crop"], s)
-    keys["map"] = maps.step_key(study, keys["embed"], s)
+    keys["map"] = maps.step_key(study, keys["embed"], s, maps.map_of(study, s))
     keys["classify"] = digest(keys["map"], "" if atlas is None else atlas.hash, classify.VERSION)
     edits = study.path / "edits.jsonl"
     acts = hashlib.sha256(edits.read_bytes()).hexdigest() if edits.exists() else ""

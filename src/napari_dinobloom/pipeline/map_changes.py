@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dinobloom.errors import InputError, StudyError
-from napari_dinobloom.explore.layout import iter_place, iter_spots, iter_umap
+from napari_dinobloom.explore.layout import EncoderMismatch, check_encoder, iter_place, iter_spots, iter_umap
 from napari_dinobloom.explore.projection import Projection, ProjectionError
 from napari_dinobloom.io.atomic import disk_errors
 from napari_dinobloom.pipeline.maps import (
@@ -21,13 +21,14 @@ from napari_dinobloom.pipeline.maps import (
     layout_of,
     map_path,
     map_settings,
+    named_hash,
     read_map,
     read_state,
     step_key,
     stored_maps,
     write_state,
 )
-from napari_dinobloom.pipeline.settings import RunSettings, resolve
+from napari_dinobloom.pipeline.settings import STEPS, RunSettings, resolve
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ def iter_follow(study: Study, adata: AnnData, settings: RunSettings) -> Steps[Pr
         The map in use; `commit` writes it.
     """
     used = active_hash(study)
+    named = named_hash(study)
+    if named and not used and is_frozen(study, named):
+        raise StudyError(
+            f"{map_path(study, named)}: the map in use is gone, and it has gates or was brought. Put the file back, or "
+            "choose another map with `napari-dinobloom map STUDY --use HASH` or `--refit`."
+        )
     if used and is_frozen(study, used):
         projection = Projection.load(map_path(study, used))
         yield Progress(0, adata.n_obs, f"on the map {used[:8]}, which is kept as it is")
@@ -55,29 +62,46 @@ def iter_follow(study: Study, adata: AnnData, settings: RunSettings) -> Steps[Pr
     return projection
 
 
-def iter_kept(study: Study, adata: AnnData, used: str) -> Steps[None]:
-    """Put the coordinates of all kept maps of this encoder into the table, and take those of others out."""
+def iter_kept(study: Study, adata: AnnData, used: str, *, also: str = "") -> Steps[None]:
+    """Put the coordinates of all kept maps of this encoder into the table, and take those of others out.
+
+    `also` is the hash of a map that is going to be kept. What a map learns of new slides is kept with it.
+    """
     for name in [name for name in adata.obsm if name.startswith(KEPT)]:
         del adata.obsm[name]
     state = read_state(study)
     for one in stored_maps(study):
-        if one.hash == used or not (one.hash in state.kept or study.gate_acts(one.hash)):
+        if one.hash == used or not (one.hash in (*state.kept, also) or study.gate_acts(one.hash)):
             continue
         try:
             kept = Projection.load(one.path)
+            check_encoder(adata, kept)
+        except EncoderMismatch:
+            continue
         except ProjectionError as error:
             warnings.warn(f"A kept map is left out: {error}", stacklevel=2)
             continue
-        try:
-            _, spots = yield from iter_spots(adata, kept)
-        except ProjectionError:  # of another encoder
-            continue
+        known, spots = yield from iter_spots(adata, kept)
+        if known is not kept:
+            with disk_errors(one.path):
+                known.save(one.path)
         adata.obsm[f"{KEPT}{one.hash[:8]}"] = spots
     return None
 
 
-def commit(study: Study, adata: AnnData, projection: Projection, layout: str = "", *, keep: bool = False) -> None:
+def commit(
+    study: Study,
+    adata: AnnData,
+    projection: Projection,
+    layout: str = "",
+    *,
+    keep: bool = False,
+    brought: bool = False,
+) -> None:
     """Write a map, the table that shows it, and that it is in use; a run's earlier map that nobody asked for goes.
+
+    Whatever it is killed in the middle of, the next run does the map's step again and begins with the map that
+    ``active.json`` names then.
 
     Parameters
     ----------
@@ -91,8 +115,11 @@ def commit(study: Study, adata: AnnData, projection: Projection, layout: str = "
         Digest of the settings that made it, where they did now.
     keep : bool
         Someone asked for it: it, and the one that was in use, stay.
+    brought : bool
+        It comes from elsewhere, so that it is frozen.
     """
     path, before = map_path(study, projection.hash), active_hash(study)
+    study.forget_steps(STEPS[STEPS.index("map") :])
     with disk_errors(path):
         path.parent.mkdir(exist_ok=True)
         projection.save(path)
@@ -103,6 +130,8 @@ def commit(study: Study, adata: AnnData, projection: Projection, layout: str = "
         state.layouts[projection.hash] = layout
     if keep:
         state.kept = sorted({*state.kept, projection.hash, *filter(None, [before])})
+    if brought:
+        state.brought = sorted({*state.brought, projection.hash})
     gone = before not in ("", projection.hash, *state.kept) and not study.gate_acts(before)
     if gone:
         state.layouts.pop(before, None)
@@ -142,15 +171,16 @@ def iter_refit(study: Study, *, coordinates: Path | None = None, **asked: Any) -
     settings = resolve(study.settings, asked)
     adata = study.cells
     given = None if coordinates is None else read_coordinates(adata, coordinates)
-    backup = _Backup(adata)
+    backup = Backup(adata)
     try:
         projection = yield from iter_umap(adata, coordinates=given, **map_settings(settings))
-        yield from _iter_keep_before(study, adata, projection.hash)
-        commit(study, adata, projection, layout_of(settings), keep=True)
+        yield from iter_kept(study, adata, projection.hash, also=active_hash(study))
+        _remember(study, settings)
+        commit(study, adata, projection, layout_of(settings), keep=True, brought=given is not None)
     except BaseException:
         backup.restore()
         raise
-    _finish(study, projection, settings, brought=given is not None)
+    _finish(study, settings)
     return projection
 
 
@@ -177,16 +207,20 @@ def iter_use(study: Study, which: str | Path) -> Steps[Projection]:
     _check_embedded(study)
     brought = Path(which).is_file()
     projection = Projection.load(which) if brought else read_map(study, str(which))
+    own = map_path(study, projection.hash)
+    if brought and own.is_file():
+        known = Projection.load(own)  # it knows the slides of this study, which the file from elsewhere does not
+        projection = known if known.hash == projection.hash else projection
     adata = study.cells
-    backup = _Backup(adata)
+    backup = Backup(adata)
     try:
         projection = yield from iter_place(adata, projection)
-        yield from _iter_keep_before(study, adata, projection.hash)
-        commit(study, adata, projection, keep=True)
+        yield from iter_kept(study, adata, projection.hash, also=active_hash(study))
+        commit(study, adata, projection, keep=True, brought=brought)
     except BaseException:
         backup.restore()
         raise
-    _finish(study, projection, resolve(study.settings, {}), brought=brought)
+    _finish(study, resolve(study.settings, {}))
     return projection
 
 
@@ -213,28 +247,17 @@ def _check_embedded(study: Study) -> None:
         raise StudyError(f"{study.path}: its cells are not embedded yet. Run `napari-dinobloom embed` first.")
 
 
-def _iter_keep_before(study: Study, adata: AnnData, used: str) -> Steps[None]:
-    """Mark the map that was in use as kept, so that its coordinates come into the table."""
-    before = active_hash(study)
-    if before and before != used:
-        state = read_state(study)
-        state.kept = sorted({*state.kept, before})
-        write_state(study, state)
-    yield from iter_kept(study, adata, used)
-
-
-def _finish(study: Study, projection: Projection, settings: RunSettings, *, brought: bool) -> None:
-    """Note where a map is from, remember the settings, and that the map's step is done with it."""
-    if brought:
-        state = read_state(study)
-        state.brought = sorted({*state.brought, projection.hash})
-        write_state(study, state)
+def _remember(study: Study, settings: RunSettings) -> None:
     if settings.to_dict() != study.settings:
         study.update(settings=settings.to_dict())
-    study.finish_step("map", step_key(study, study.steps["embed"].key, settings), (TABLE,))
 
 
-class _Backup:
+def _finish(study: Study, settings: RunSettings) -> None:
+    """Note that the map's step is done with the map that is in use now."""
+    study.finish_step("map", step_key(study, study.steps["embed"].key, settings, active_hash(study)), (TABLE,))
+
+
+class Backup:
     """What a map changes in the table, to be put back where the disk refuses."""
 
     def __init__(self, adata: AnnData) -> None:

@@ -122,8 +122,28 @@ def encoder_of(study: Study) -> str:
 
 def active_hash(study: Study, encoder: str | None = None) -> str:
     """Hash of the map in use for the embeddings of the cell table, or of `encoder`; empty where there is none."""
-    found = read_state(study).active.get(encoder_of(study) if encoder is None else encoder, "")
+    found = named_hash(study, encoder)
     return found if found and map_path(study, found).is_file() else ""
+
+
+def named_hash(study: Study, encoder: str | None = None) -> str:
+    """Hash of the map that should be in use, whether its file is there or not.
+
+    Where ``active.json`` says nothing of the table's encoder, as when it was deleted, it is the one of the table.
+    """
+    from napari_dinobloom.explore.gate_axes import active_projection
+
+    own = encoder_of(study)
+    found = read_state(study).active.get(own if encoder is None else encoder, "")
+    return found or (active_projection(study.cells) if encoder in (None, own) else "")
+
+
+def map_of(study: Study, settings: RunSettings) -> str:
+    """Hash of the map in use for the embeddings that a run with these settings makes; empty where there is none."""
+    from napari_dinobloom.encoders.library import identify
+    from napari_dinobloom.pipeline.embed import pooling_of
+
+    return active_hash(study, f"{identify(settings.encoder)} {pooling_of(settings)}")
 
 
 def map_path(study: Study, key: str) -> Path:
@@ -146,7 +166,7 @@ def is_frozen(study: Study, key: str) -> bool:
 
 def stored_maps(study: Study) -> list[StoredMap]:
     """List the maps that a study holds, the one in use first; the study may be open for reading only."""
-    used, found = active_hash(study), []
+    used, brought, found = active_hash(study), read_state(study).brought, []
     for path in sorted((study.path / FOLDER).glob("*.safetensors")):
         try:
             header = Projection.peek(path)
@@ -154,8 +174,9 @@ def stored_maps(study: Study) -> list[StoredMap]:
             continue
         key = str(header["hash"])
         encoder = str(header["about"].get("encoder", ""))
-        known = (header["projection"], int(header["cells"]), encoder, header["params"], gates_on(study, key))
-        found.append(StoredMap(key, *known, key == used, is_frozen(study, key), path))
+        gates = gates_on(study, key)
+        known = (header["projection"], int(header["cells"]), encoder, header["params"], gates)
+        found.append(StoredMap(key, *known, key == used, key in brought or gates > 0, path))
     return sorted(found, key=lambda one: not one.active)
 
 
@@ -175,13 +196,10 @@ def read_map(study: Study, which: str) -> Projection:
     return Projection.load(found[0].path)
 
 
-def step_key(study: Study, embedded: str, settings: RunSettings) -> str:
-    """Key of the map's step: that of the embeddings, the map in use, and what would make another one."""
-    from napari_dinobloom.encoders.library import identify
+def step_key(study: Study, embedded: str, settings: RunSettings, used: str) -> str:
+    """Key of the map's step: that of the embeddings, the map `used`, and what would make another one."""
     from napari_dinobloom.explore import placing
-    from napari_dinobloom.pipeline.embed import pooling_of
 
-    used = active_hash(study, f"{identify(settings.encoder)} {pooling_of(settings)}")
     own = layout_of(settings)
     layout = read_state(study).layouts.get(used, own) if used and is_frozen(study, used) else own
     return digest(embedded, used, layout, placing.VERSION)
@@ -206,7 +224,7 @@ def map_settings(settings: RunSettings) -> dict[str, Any]:
     }
 
 
-def check_asked(study: Study, asked: Mapping[str, Any]) -> None:
+def check_asked(study: Study, asked: Mapping[str, Any], settings: RunSettings) -> None:
     """Refuse settings of the map that were asked for now and that a frozen map cannot take.
 
     Raises
@@ -214,13 +232,15 @@ def check_asked(study: Study, asked: Mapping[str, Any]) -> None:
     InputError
         With both ways out.
     """
-    used = active_hash(study)
-    names = {"neighbours": "n_neighbors", "min_dist": "min_dist", "seed": "seed", "restandardise": "restandardise"}
-    wanted = {name: asked[name] for name in (*names, "map_method", "map_subset") if asked.get(name) is not None}
-    if not wanted or not used or not is_frozen(study, used):
+    names = ("neighbours", "min_dist", "seed", "restandardise", "map_method", "map_subset")
+    wanted = {name: asked[name] for name in names if asked.get(name) is not None}
+    used = map_of(study, settings) if wanted else ""
+    if not used or not is_frozen(study, used):
         return
-    params = Projection.peek(map_path(study, used))["params"]
-    other = [name for name, value in wanted.items() if params.get(names.get(name, name)) != value]
+    header = Projection.peek(map_path(study, used))
+    has = {**header["params"], "map_method": header["projection"]}
+    has |= {"neighbours": has.get("n_neighbors"), "map_subset": has.get("subset") or None}
+    other = [name for name, value in wanted.items() if has.get(name) != value]
     if other:
         raise InputError(
             f"{study.path}: the map {used[:8]} has gates or was brought, so {', '.join(other)} cannot change it. Make "

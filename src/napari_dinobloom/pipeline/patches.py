@@ -14,6 +14,7 @@ from napari_dinobloom.cells.crop import CropPolicy
 from napari_dinobloom.encoders.patches import PatchBasis
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.progress import Progress, Steps
+from napari_dinobloom.report.figure_file import check_files
 
 if TYPE_CHECKING:
     from napari_dinobloom.encoders.encoder import Encoder
@@ -58,13 +59,7 @@ class PatchFigure:
     """Folder for one PNG a picture."""
 
     def __post_init__(self) -> None:
-        from napari_dinobloom.report.patch_figure import FORMATS
-
-        if self.out.suffix[1:].lower() not in FORMATS:
-            raise InputError(f"{self.out}: a figure ends in {', '.join(f'.{name}' for name in FORMATS)}.")
-        for path in filter(None, (self.out, self.save_basis)):
-            if not path.parent.is_dir():
-                raise InputError(f"{path}: the folder {path.parent} is not there. Make it, or choose another.")
+        check_files(self.out, self.save_basis)
         if self.basis is not None and (self.foreground or self.save_basis):
             raise InputError("A basis that is given already has its foreground, and is saved: leave the other out.")
         if self.per_class < 1:

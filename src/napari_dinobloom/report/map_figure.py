@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_dinobloom.io.atomic import replacing
+from napari_dinobloom.report.figure_file import DPI, one_line, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Float32 = npt.NDArray[np.float32]
 
-FORMATS = ("png", "pdf", "svg", "jpg")
-"""Endings that a figure may have."""
-
-DPI = 200
 GREY = "#d4d4d4"
 INK = "#333333"
 
@@ -69,7 +65,7 @@ def draw_cohort(
     note : str
         What is shown, below the figure.
     path : Path
-        File to replace, whole or not at all; its ending is one of `FORMATS`.
+        File to replace, whole or not at all; its ending is one of `figure_file.FORMATS`.
 
     Returns
     -------
@@ -97,8 +93,8 @@ def draw_cohort(
         _dots(axes, patient.spots, [colours[kind] for kind in patient.kinds], 13, edge=True)
         _frame(axes, limits, patient.title, 7.5)
     _legend(left, cohort, patients, colours, names)
-    figure.text(0.2 / width, 0.12 / height, _printable(note, 400), size=6.5, color="#666666", parse_math=False)
-    return _write(figure, path)
+    figure.text(0.2 / width, 0.12 / height, one_line(note, 400), size=6.5, color="#666666", parse_math=False)
+    return write_figure(figure, path)
 
 
 def draw_mixing(panels: Sequence[Cells], colours: Mapping[str, str], path: Path) -> Path:
@@ -124,10 +120,10 @@ def draw_mixing(panels: Sequence[Cells], colours: Mapping[str, str], path: Path)
         _dots(axes, panel.spots[order], [colours[kind] for kind in panel.kinds[order]], dot)
         _frame(axes, _limits(panel.spots), panel.title, 9.5)
     handles = [Line2D([], [], marker="o", linestyle="", markersize=6, color=colour) for colour in colours.values()]
-    labels = [_printable(name, 30) for name in colours]
+    labels = [one_line(name, 30) for name in colours]
     for text in figure.legend(handles, labels, loc="lower left", ncols=8, frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)
-    return _write(figure, path)
+    return write_figure(figure, path)
 
 
 def _dots(axes: Axes, spots: Float32, colours: str | list[str], size: float, *, edge: bool = False) -> None:
@@ -141,7 +137,7 @@ def _frame(axes: Axes, limits: tuple[float, float, float], title: str, size: flo
     axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color="#bbbbbb", linewidth=0.6)
-    axes.set_title(_printable(title, 90), size=size, loc="left", color=INK, pad=4, parse_math=False)
+    axes.set_title(one_line(title, 90), size=size, loc="left", color=INK, pad=4, parse_math=False)
 
 
 def _limits(spots: Float32) -> tuple[float, float, float]:
@@ -163,7 +159,7 @@ def _legend(
     shown = set(cohort.kinds.tolist()).union(*(one.kinds.tolist() for one in patients))
     kinds = [kind for kind in colours if kind in shown]
     handles = [Line2D([], [], marker="o", linestyle="", markersize=6, color=colours[kind]) for kind in kinds]
-    labels = [f"{_printable(names.get(kind, kind), 30)}  {(cohort.kinds == kind).sum():,}" for kind in kinds]
+    labels = [f"{one_line(names.get(kind, kind), 30)}  {(cohort.kinds == kind).sum():,}" for kind in kinds]
     found = axes.legend(
         handles,
         labels,
@@ -178,15 +174,3 @@ def _legend(
     )
     for text in found.get_texts():
         text.set_parse_math(False)
-
-
-def _printable(text: str, longest: int) -> str:
-    """Text of a file as one line that can be drawn."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def _write(figure: object, path: Path) -> Path:
-    with replacing(path) as part:
-        figure.savefig(part, format=path.suffix[1:].lower(), dpi=DPI)  # type: ignore[attr-defined]
-    return path

@@ -15,15 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dinobloom.encoders.overlay import blend, enlarge
-from napari_dinobloom.io.atomic import replacing
 from napari_dinobloom.io.smear import write_picture
+from napari_dinobloom.report.figure_file import DPI, one_line, write_figure
 
 Uint8 = npt.NDArray[np.uint8]
 
-FORMATS = ("png", "pdf", "svg", "jpg")
-"""Endings that a figure may have."""
-
-DPI = 200
 _GAP = 10
 _POINT = DPI / 72
 _SMALL, _LARGE = 9, 10
@@ -58,7 +54,7 @@ def draw_patches(rows: Sequence[PictureRow], title: str, path: Path) -> Path:
     title : str
         What is shown, above the figure.
     path : Path
-        File to replace, whole or not at all; its ending is one of `FORMATS`.
+        File to replace, whole or not at all; its ending is one of `figure_file.FORMATS`.
 
     Returns
     -------
@@ -74,9 +70,9 @@ def draw_patches(rows: Sequence[PictureRow], title: str, path: Path) -> Path:
 
     picture, middles = _mosaic(rows)
     height, width = picture.shape[:2]
-    names = [_one_line(row.title) for row in rows]
+    names = [one_line(row.title) for row in rows]
     left = int(max(len(name) for name in names) * 0.62 * _SMALL * _POINT) + 2 * _GAP
-    lines = textwrap.wrap(_one_line(title, 1000), max(20, int((left + width) / (0.55 * _LARGE * _POINT))))
+    lines = textwrap.wrap(one_line(title, 1000), max(20, int((left + width) / (0.55 * _LARGE * _POINT))))
     top = int(len(lines) * 1.4 * _LARGE * _POINT) + 2 * _GAP
     size = (left + width + _GAP, top + height + _GAP)
     figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI, facecolor="white")
@@ -87,9 +83,7 @@ def draw_patches(rows: Sequence[PictureRow], title: str, path: Path) -> Path:
     for name, middle in zip(names, middles, strict=True):
         y = 1 - (top + middle) / size[1]
         figure.text((left - _GAP) / size[0], y, name, size=_SMALL, ha="right", va="center", parse_math=False)
-    with replacing(path) as part:
-        figure.savefig(part, format=path.suffix[1:].lower(), dpi=DPI)
-    return path
+    return write_figure(figure, path)
 
 
 def write_tiles(rows: Sequence[PictureRow], folder: Path) -> list[Path]:
@@ -137,9 +131,3 @@ def _painted(colours: npt.NDArray[np.float32], crop: Uint8) -> Uint8:
     """Colours at the size of the crop."""
     painted: Uint8 = np.rint(enlarge(colours, (crop.shape[0], crop.shape[1])) * 255).astype(np.uint8)
     return painted
-
-
-def _one_line(text: str, longest: int = 60) -> str:
-    """Text of a file as one line that can be drawn."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -156,8 +156,10 @@ class Correction:
 
     def label(
         self, value: str | Sequence[str], cells: Sequence[str] | None = None, *, then: Sequence[str] = ()
-    ) -> None:
+    ) -> bool:
         """Give cells a class by hand, or take it away with an empty one; this is a review of them too.
+
+        Returns whether it was done; why not is said.
 
         Parameters
         ----------
@@ -175,7 +177,7 @@ class Correction:
             study.label(chosen, value, who=who, reviewed=bool(value))
             return Changed(then or chosen)
 
-        self._do("label", act)
+        return self._do("label", act)
 
     def review(self, value: bool = True) -> None:
         """Mark the selected cells as looked at, or take the mark off."""
@@ -215,23 +217,24 @@ class Correction:
         cells = [] if entry is None else [*dict.fromkeys((*entry.cells, *entry.old_shapes, *entry.new_shapes))]
         return Changed([cell for cell in self._session.selected if cell not in cells], cells)
 
-    def _do(self, key: str, act: Callable[[Study], Changed], reads: str = "") -> None:
-        """Do one act, at once or, when it reads the picture of a large field, in a second thread."""
+    def _do(self, key: str, act: Callable[[Study], Changed], reads: str = "") -> bool:
+        """Do one act, at once or, when it reads a large field, in a second thread; return whether it is done now."""
         if why := self.why_not(key):
             show_warning(why)
-            return
+            return False
         study = self._study
         record = study.field(reads) if reads else None
         if record is not None and record.height * record.width > LARGE_FIELD:
             end = partial(self._end, study)
             workers.start(self._session, text(f"edit.{key}"), _steps, act, study, on_end=end, notify=False)
-            return
+            return False
         try:
             changed = act(study)
         except DinoBloomError as error:
             show_warning(str(error))
-        else:
-            self._show(changed)
+            return False
+        self._show(changed)
+        return True
 
     def _end(self, study: Study, outcome: workers.Outcome[Changed]) -> None:
         """Show what an act in the second thread did."""

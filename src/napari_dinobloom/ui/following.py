@@ -51,6 +51,7 @@ class Follower:
         self._timer.timeout.connect(self._flash)
         events = session.events
         self._slots = {
+            "study": self._on_study,
             "focus": self._on_focus,
             "colour_by": self.recolour,
             "gates_revision": self._on_gates,
@@ -59,7 +60,10 @@ class Follower:
         for name, slot in self._slots.items():
             getattr(events, name).connect(slot)
         viewer.layers.events.inserted.connect(self._on_layer)
-        self._on_layer()
+        self._unreadable = ""
+        for layer in viewer.layers:
+            self._take_in(layer)
+        self._on_study()
 
     @classmethod
     def of(cls, viewer: Any, session: Session) -> Follower:
@@ -88,7 +92,6 @@ class Follower:
         study = self._session.study
         if study is None:
             return
-        self._session.select(cell_id)
         if self._shown(cell_id) is None:
             from napari_dinobloom.ui.reader import field_layers
 
@@ -98,12 +101,11 @@ class Follower:
                 show_warning(str(error))
                 return
             for data, meta, kind in built:
-                added = getattr(self._viewer, f"add_{kind}")(data, **meta)
-                if kind == "labels":
-                    added.contour = layers.outline_width(added)
-                    added.editable = False
+                getattr(self._viewer, f"add_{kind}")(data, **meta)
+        if self._session.selected == (cell_id,):
+            self._session.select()  # so that it is outlined in a layer that has just come
+        self._session.select(cell_id)
         self._go_to(cell_id, always=True)
-        self._session.events.selected.emit(self._session.selected, self._session.selected)
 
     def _shown(self, cell_id: str) -> tuple[Labels, int] | None:
         return layers.shown(self._viewer.layers, cell_id)
@@ -150,15 +152,35 @@ class Follower:
         if self._session.colour_by == colouring.GATE:
             self.recolour()
 
-    def _on_layer(self, _event: object = None) -> None:
-        open_shown(self._viewer, self._session)
+    def _on_layer(self, event: Any) -> None:
+        """A layer came: one of ours is made ready, and its study opened."""
+        layer = event.value
+        if "study" not in tag(layer):
+            return
+        self._take_in(layer)
+        if tag(layer)["study"] != self._unreadable:
+            open_shown(self._viewer, self._session, self._on_refused)
+        if self._session.colour_by != colouring.CLASS:
+            self.recolour()
+
+    def _on_refused(self, folder: str) -> None:
+        """A study could not be opened, which was said: it is not tried again with its next layer."""
+        self._unreadable = folder
+
+    @staticmethod
+    def _take_in(layer: Any) -> None:
+        """Show the cells of a layer that a reader opened as outlines."""
+        if tag(layer).get("role") == "cells" and layer.contour == 0:
+            layers.outlined(layer)
+
+    def _on_study(self, _event: object = None) -> None:
+        """Another study is open; one is opened where there is none."""
+        if self._session.study is None:
+            open_shown(self._viewer, self._session, self._on_refused)
         self._on_revision()
 
     def _on_revision(self, _event: object = None) -> None:
-        """Cells or layers are new: they have the colours of their classes, and no outlines if a reader opened them."""
-        for layer in self._viewer.layers:
-            if tag(layer).get("role") == "cells" and layer.contour == 0:
-                layer.contour = layers.outline_width(layer)
+        """Cells are new; they have the colours of their classes."""
         if self._session.colour_by != colouring.CLASS:
             self.recolour()
 

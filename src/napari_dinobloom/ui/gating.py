@@ -12,13 +12,13 @@ from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.explore.gate_masks import ordered
 from napari_dinobloom.explore.gate_statistics import GateTables
 from napari_dinobloom.explore.gate_tree import Act, GateTree
-from napari_dinobloom.explore.gates import BooleanGate, Gate, GateError
+from napari_dinobloom.explore.gates import BooleanGate, Gate, GateError, PolygonGate
 from napari_dinobloom.explore.gates.base import Mask
 from napari_dinobloom.explore.gates.boolean import BoolType
 from napari_dinobloom.explore.study_gates import Edit, StudyGates, free_name
-from napari_dinobloom.progress import Progress, Steps
+from napari_dinobloom.progress import Steps
 from napari_dinobloom.ui import workers
-from napari_dinobloom.ui.correction import Correction
+from napari_dinobloom.ui.correction import Correction, why_closed
 from napari_dinobloom.ui.session import Session, viewer_of
 from napari_dinobloom.ui.texts import text
 
@@ -108,19 +108,17 @@ class Gating:
         key : str, optional
             The gate; by default the chosen one.
         """
-        session, study = self._session, self._session.study
-        if study is None:
+        session = self._session
+        if session.study is None:
             return text("gates.why.no_study")
-        if study.read_only and study.held_by is not None:
-            return text("edit.why.held", name=study.name, holder=study.held_by)
-        if study.read_only:
-            return text("edit.why.read_only", name=study.name)
+        if why := why_closed(session):  # a job may change the map under the gates
+            return why
         if act in ("undo", "redo"):
             return Correction(None, session).why_not(act)
         if act in ("add", "combine"):
             return "" if len(self.table) else text("gates.why.no_cells")
         if act == "suggest":
-            return text("run.why.busy", job=session.job.title) if session.job else self._why_no_map()
+            return self._why_no_map()
         tree, key = self.tree, session.gate if key is None else key
         if tree is None or key not in tree:
             return text("gates.why.choose")
@@ -265,7 +263,7 @@ class Gating:
         within = self.masks().get(below) if tree is not None and below in tree else None
         table = self.table if within is None else _rows(self.table, within)
 
-        def end(outcome: workers.Outcome[list[Gate]]) -> None:
+        def end(outcome: workers.Outcome[list[PolygonGate]]) -> None:
             if outcome.result is None or self._session.study is not study:
                 return
             if outcome.result:
@@ -277,10 +275,12 @@ class Gating:
         return workers.start(self._session, text("job.suggest"), _iter_suggest, table, pair, on_end=end)
 
     def _let_go(self, _event: object = None) -> None:
-        """Choose no gate where the chosen one is there no more."""
-        tree, key = self.tree, self._session.gate
-        if key and (tree is None or key not in tree):
-            self._session.gate = ""
+        """Choose no gate, and show all cells, where the one that was chosen or shown is there no more."""
+        tree = self.tree
+        for name in ("population", "gate"):
+            key = getattr(self._session, name)
+            if key and (tree is None or key not in tree):
+                setattr(self._session, name, "")
 
     def _leave(self, _event: object = None) -> None:
         """Forget the study that was open."""
@@ -294,12 +294,11 @@ def gating_of(session: Session) -> Gating:
     return found
 
 
-def _iter_suggest(table: pd.DataFrame, axes: tuple[str, str]) -> Steps[list[Gate]]:
-    """Suggest gates; scikit-learn cannot be stopped half way."""
-    from napari_dinobloom.explore.suggest import suggest_gates
+def _iter_suggest(table: pd.DataFrame, axes: tuple[str, str]) -> Steps[list[PolygonGate]]:
+    """Suggest gates; scikit-learn is loaded with the first one."""
+    from napari_dinobloom.explore.suggest import iter_suggest_gates
 
-    yield Progress(0, 1, "")
-    return [*suggest_gates(table, axes)]
+    return (yield from iter_suggest_gates(table, axes))
 
 
 def _rows(table: pd.DataFrame, mask: Mask) -> pd.DataFrame:

@@ -341,9 +341,14 @@ def show(viewer: Any, image: Layer, built: LayerData) -> Labels:
         active = viewer.layers.selection.active
         layer = viewer.add_labels(data, **meta, **placement(image, data.ndim))
         viewer.layers.selection.active = active
+    outlined(layer)
+    return layer
+
+
+def outlined(layer: Labels) -> None:
+    """Show the cells of one of our layers as outlines that napari's own tools leave alone."""
     layer.contour = outline_width(layer)
     layer.editable = False
-    return layer
 
 
 def take(layer: Labels, built: LayerData) -> None:
@@ -388,6 +393,14 @@ def value_of(layer: Labels, cell_id: str) -> int:
     features = layer.features
     rows = np.flatnonzero(features["cell_id"].to_numpy() == cell_id)
     return int(features["index"].iloc[rows[0]]) if len(rows) else 0
+
+
+def values_of(layer: Labels, cell_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Label values of some cells in one of our layers, (n,); 0 for those that are not there."""
+    features = layer.features
+    rows = pd.Index(features["cell_id"].to_numpy()).get_indexer(pd.Index(list(cell_ids), dtype=object))
+    values = features["index"].to_numpy(dtype=np.int64)
+    return np.where(rows >= 0, values[rows], 0) if len(values) else np.zeros(len(rows), np.int64)
 
 
 def shown(present: Any, cell_id: str) -> tuple[Labels, int] | None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Steps
 from napari_dinobloom.ui import workers
+from napari_dinobloom.ui.correction import why_closed
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
 
 
 def why_not(session: Session) -> str:
     """Why no map can be fitted now, in words; empty when it can."""
-    study = session.study
-    if study is None:
-        return text("gates.why.no_study")
-    if session.job is not None:
-        return text("run.why.busy", job=session.job.title)
-    if study.read_only:
-        return text("edit.why.read_only", name=study.name)
-    return ""
+    return text("gates.why.no_study") if session.study is None else why_closed(session)
 
 
 def start_refit(session: Session, **asked: Any) -> workers.StepsWorker | None:
@@ -49,13 +45,10 @@ def start_use(session: Session, which: str) -> workers.StepsWorker | None:
     return _start(session, text("job.use_map"), lambda study: iter_use(study, which))
 
 
-def _start(session: Session, title: str, steps: Any) -> workers.StepsWorker | None:
+def _start(session: Session, title: str, steps: Callable[[Study], Steps[Any]]) -> workers.StepsWorker | None:
     study = session.study
     if study is None:
         return None
-
-    def work() -> Steps[Any]:
-        return (yield from steps(study))
 
     def end(outcome: workers.Outcome[Any]) -> None:
         if outcome.status == "done" and session.study is study:
@@ -63,4 +56,4 @@ def _start(session: Session, title: str, steps: Any) -> workers.StepsWorker | No
             session.revision += 1
             session.gates_revision += 1
 
-    return workers.start(session, title, work, on_end=end)
+    return workers.start(session, title, steps, study, on_end=end)

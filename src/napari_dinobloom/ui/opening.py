@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
 
 
-def open_shown(viewer: Any, session: Session) -> workers.StepsWorker | None:
+def open_shown(viewer: Any, session: Session, refused: Callable[[str], None]) -> workers.StepsWorker | None:
     """Open the study of the first layer of ours, in a second thread, unless a study is open or being opened.
 
     Parameters
@@ -24,6 +26,8 @@ def open_shown(viewer: Any, session: Session) -> workers.StepsWorker | None:
         Its layers are looked through.
     session : Session
         Shows the study when it is read.
+    refused : callable
+        Called with the folder when it cannot be opened, which is said.
     """
     if session.study is not None or session.job is not None:
         return None
@@ -31,11 +35,15 @@ def open_shown(viewer: Any, session: Session) -> workers.StepsWorker | None:
     if not folder:
         return None
 
+    gone = weakref.ref(getattr(viewer, "__wrapped__", viewer))
+
     def end(outcome: workers.Outcome[Study]) -> None:
         study = outcome.result
         if study is None:
+            if outcome.error is not None:
+                refused(folder)
             return
-        if session.study is not None:
+        if session.study is not None or gone() is None:
             study.close()
             return
         session.show(study)
@@ -51,8 +59,8 @@ def iter_open(folder: Path) -> Steps[Study]:
     study = Study.open(folder)
     try:
         _ = study.cells
+        yield Progress(1, 1, folder.name)
     except BaseException:
-        study.close()
+        study.close()  # also when it is cancelled while the table is read, or the lock would stay
         raise
-    yield Progress(1, 1, folder.name)
     return study

@@ -120,9 +120,14 @@ class Picker:
     def _draw_outlines(self) -> None:
         """Draw the outlines of the cells that were selected last, and take others away."""
         paths: dict[Labels, list[npt.NDArray[np.float64]]] = {}
-        for found in map(self.shown, self._session.selected[-MOST_OUTLINES:]):
-            if found is not None:
-                paths.setdefault(found[0], []).append(outline(*found))
+        left = list(self._session.selected[-MOST_OUTLINES:])
+        for layer in reversed(self._viewer.layers):
+            if left and tag(layer).get("role") == "cells":
+                over = getattr(layer, "__wrapped__", layer)
+                values = layers.values_of(over, left).tolist()
+                if any(values):
+                    paths[over] = [outline(over, value) for value in values if value]
+                left = [cell for cell, value in zip(left, values, strict=True) if not value]
         there = {id(getattr(layer, "__wrapped__", layer)) for layer in self._viewer.layers}
         outlines = {tag(layer).get("over"): layer for layer in self._outlines()}
         for over, shapes in outlines.items():

@@ -42,7 +42,7 @@ def update(layer: Labels, study: Study, touched: Iterable[str] = ()) -> None:
         # In a stack a new number moves those of later planes; their pixels are lazy, so that building it anew is cheap.
         layers.take(layer, layers.cell_layer(study, fields, name="", stack=layer.ndim == 3, specimen=specimen))
         return
-    windows = _changed(mark["boxes"], now.boxes, {layers.value_of(layer, cell) for cell in touched} - {0})
+    windows = _changed(mark["boxes"], now.boxes, {*layers.values_of(layer, [*touched]).tolist()} - {0})
     layer.features = now.features
     layers.recolour(layer, now.names, study.palette)
     layer.metadata = {**layer.metadata, TAG: {**mark, "boxes": now.boxes, "width": layers.width_of(now.boxes)}}

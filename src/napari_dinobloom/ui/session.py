@@ -129,7 +129,7 @@ class Session(EventedModel):
             return
         self.select()
         self.hover = ""
-        self.gate = ""
+        self.gate = self.population = ""
         self.notes = ()
         self.study = None
         _close(study)

@@ -16,9 +16,6 @@ Kind = Literal["all", "selection", "gate", "unreviewed", "unnamed", "by_hand", "
 KINDS: tuple[Kind, ...] = ("all", "selection", "gate", "unreviewed", "unnamed", "by_hand", "excluded")
 """Choices beside the classes."""
 
-FALLING = ("outlier", "size")
-"""Measures whose largest value is looked at first; attention too. Of confidence the least: the doubtful come first."""
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -109,8 +106,8 @@ class Sorting:
         values = sheet.measures.get(self.key)
         if values is None:
             return [np.zeros(len(rows))]
-        falling = self.key in FALLING or self.key not in ("confidence",)
-        return [values[rows].astype(np.float64) * (-1 if falling else 1)]
+        least_first = self.key == "confidence"  # the doubtful come first, of all other measures the largest
+        return [values[rows].astype(np.float64) * (1 if least_first else -1)]
 
 
 def sort_keys(sheet: Sheet | None) -> list[str]:

@@ -77,6 +77,7 @@ class ClassList(QWidget):
         self.assign.clicked.connect(self._on_assign_other)
         self.add.clicked.connect(self._on_add)
         self.remove.clicked.connect(self._on_remove)
+        self.colours: Mapping[str, str] = {}
         self._filling = False
 
     def _lay_out(self) -> None:
@@ -99,6 +100,7 @@ class ClassList(QWidget):
 
     def fill(self, names: Sequence[str], palette: Mapping[str, str]) -> None:
         """Show these classes."""
+        self.colours = palette
         self._filling = True
         self.list.clear()
         for name in names:
@@ -143,11 +145,11 @@ class ClassList(QWidget):
         listed = {describe(name).title.casefold(): name for name in self.names()}
         return listed.get(typed.casefold(), typed)
 
-    def put(self, name: str, palette: Mapping[str, str]) -> None:
+    def put(self, name: str) -> None:
         """Add a class at the end of the list, unless it is there."""
         if name and name not in self.names() and self.list.count() < MOST:
-            self.list.addItem(_item(name, palette))
-            self._offer(palette)
+            self.list.addItem(_item(name, self.colours))
+            self._offer(self.colours)
             self.more.setEditText("")
             self.edited.emit()
 
@@ -158,7 +160,7 @@ class ClassList(QWidget):
 
     def _on_add(self) -> None:
         """Put the class in the field on the list."""
-        self.put(self.other(), {})
+        self.put(self.other())
 
     def _on_remove(self) -> None:
         """Take the chosen class off the list; cells keep it."""

@@ -11,6 +11,7 @@ from napari.utils.notifications import show_warning
 from napari_dinobloom.cells.taxonomy import palette
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.journal import user
+from napari_dinobloom.io.trust import check_text
 from napari_dinobloom.report.agreement import standing
 from napari_dinobloom.ui.correction import Correction
 from napari_dinobloom.ui.gallery.content import Content
@@ -87,15 +88,15 @@ class Naming:
                 self._link.tell()
             getattr(self, f"_{act}")()
 
-    def assign(self, name: str) -> None:
-        """Give the selected cells a class, and select the next cell that is not reviewed."""
+    def assign(self, name: str) -> bool:
+        """Give the selected cells a class and select the next cell that is not reviewed; return whether it was done."""
         if why := self.why_not("clear"):
             show_warning(why)
-            return
+            return False
         with self._content.own():
             self._link.tell()
             self._colour(name)
-            self._correction.label(name, then=self._next())
+            return self._correction.label(name, then=self._next())
 
     def _confirm(self) -> None:
         """Give each selected cell the class that the classifier gave it."""
@@ -143,4 +144,5 @@ class Naming:
         study = self._session.study
         if study is not None and name not in study.palette:
             with suppress(DinoBloomError):  # the name itself is refused with a message when cells get it
+                check_text(name, "label")
                 study.update(palette=dict(study.palette) | {name: palette([*study.palette, name])[name]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ class Thumbnails(QObject):
         asked, self._wanted = self._wanted[:BATCH], self._wanted[BATCH:]
         self._worker = create_worker(make, self._study, self._reader, asked, self._side, self._number)
         self._worker.returned.connect(self._take)
-        self._worker.errored.connect(self._fail)
+        self._worker.errored.connect(partial(self._fail, self._number))
         self._worker.start()
 
     def _take(self, batch: Batch) -> None:
@@ -127,9 +128,12 @@ class Thumbnails(QObject):
             self.arrived.emit()
         self._begin()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, number: int, error: Exception) -> None:
         """Say that nothing could be read, and stop until something else is asked for."""
         self._worker = None
+        if number != self._number:
+            self._begin()
+            return
         self._wanted = []
         self.failed.emit(f"{type(error).__name__}: {error}")
 

@@ -33,8 +33,6 @@ KEYS: dict[str, Tool | str] = {
 NEAR = 8.0
 """Pixels within which a cell, a line or a handle is meant."""
 DRAWN = "#ffb000"
-MOST_SELECTED = 100_000
-"""Cells that a selection holds; more are no help to the eye."""
 
 
 class Hand:
@@ -55,7 +53,6 @@ class Hand:
         self._drawing: Drawing | None = None
         self._handle: int | None = None
         self._draft: Gate | None = None
-        self._counted: npt.NDArray[np.intp] | None = None
 
     def take(self, tool: Tool | str) -> None:
         """Take a tool into the hand, "" for the pointer; what was in the making is dropped."""
@@ -177,7 +174,7 @@ class Hand:
         inside = self._inside(region)
         seen = inside & self.view.visible
         rows = np.flatnonzero(seen)
-        ids = self.view.table.index.to_numpy()[rows[:MOST_SELECTED]]
+        ids = self.view.table.index.to_numpy()[rows]
         self.view.session.select(*map(str, ids))
         hidden = int(inside.sum()) - len(rows)
         self.view.say(text("map.selected_hidden" if hidden else "map.selected", count=len(rows), hidden=hidden))

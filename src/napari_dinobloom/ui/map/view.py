@@ -319,10 +319,7 @@ class MapView(QWidget):
 
     def _on_gates(self, _event: object = None) -> None:
         """The tree changed: gates, and what depends on their cells."""
-        tree = self.gating.tree
-        if self.session.population and (tree is None or self.session.population not in tree):
-            self.session.population = ""
-        elif self.session.population:
+        if self.session.population:
             self.refresh_population()
         elif self.session.colour_by == colouring.GATE:
             self.refresh_colours()

@@ -10,6 +10,7 @@ from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QLabel, QSplitter, QTabWidget, QVBoxLayout, QWidget
 
 from napari_dinobloom.ui.correction import Correction
+from napari_dinobloom.ui.following import Follower
 from napari_dinobloom.ui.gallery.acts_bar import ActsBar
 from napari_dinobloom.ui.gallery.bars import ChoiceBar, ReaderBar
 from napari_dinobloom.ui.gallery.choice import sort_keys
@@ -22,6 +23,7 @@ from napari_dinobloom.ui.gallery.naming import Naming
 from napari_dinobloom.ui.gallery.readers_panel import ReadersPanel
 from napari_dinobloom.ui.gallery.thumbnails import Thumbnails
 from napari_dinobloom.ui.gallery.view import GalleryView
+from napari_dinobloom.ui.picking import Picker
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text
 from napari_dinobloom.ui.widgets.column import Column
@@ -48,6 +50,9 @@ class GalleryWidget(Column):
     def __init__(self, napari_viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._session = session_of(napari_viewer)
+        picker = Picker.of(napari_viewer, self._session)
+        follower = Follower.of(napari_viewer, self._session)
+        self.at_the_end(picker.detach, follower.detach)
         self.thumbnails = Thumbnails(self)
         self.model = GalleryModel(self)
         self.content = Content(self._session, self.model, self.thumbnails, self)
@@ -104,7 +109,8 @@ class GalleryWidget(Column):
         self.choice.sorted_by.connect(lambda key, turned: content.sort(key, turned=turned))
         self.choice.resized.connect(self._on_size)
         self.choice.updated.connect(content.update)
-        self.view.zoomed.connect(self.choice.zoom)
+        for view in (self.view, self.readers.view):
+            view.zoomed.connect(self.choice.zoom)
         self.classes.assigned.connect(self._on_assign)
         self.classes.edited.connect(self._on_edited)
         content.changed.connect(self._on_changed)
@@ -155,7 +161,7 @@ class GalleryWidget(Column):
     def _on_renewed(self) -> None:
         """The same cells have other classes or marks: count again."""
         sheet, rows = self.content.sheet, self.model.rows
-        self.view.tiles.palette = self._palette()
+        self.view.tiles.palette = self.classes.colours = self._palette()
         everywhere = {} if sheet is None else sheet.tally(sheet.living.nonzero()[0])
         self.choice.fill(everywhere, self.content.gate_name(), sort_keys(sheet), self.content.choice)
         self.classes.count({} if sheet is None else sheet.tally(rows))
@@ -177,9 +183,8 @@ class GalleryWidget(Column):
 
     def _on_assign(self, name: str) -> None:
         """Give the selected cells a class; one that is not on the list comes onto it."""
-        self.naming.assign(name)
-        if not self.naming.why_not("clear"):
-            self.classes.put(name, self._palette())
+        if self.naming.assign(name):
+            self.classes.put(name)
         self.view.setFocus()
 
     def _on_edited(self) -> None:
@@ -192,7 +197,8 @@ class GalleryWidget(Column):
         """Show thumbnails of another size."""
         self.content.side = round(side * self.devicePixelRatioF())
         self.thumbnails.show(self._session.study, self.content.side)
-        self.view.set_side(side)
+        for view in (self.view, self.readers.view):
+            view.set_side(side)
 
     def _on_problem(self, problem: str) -> None:
         """Say why pictures are missing."""

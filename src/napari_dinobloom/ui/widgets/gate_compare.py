@@ -81,6 +81,7 @@ class GateCompare(QDialog):
         self.note.setTextFormat(Qt.TextFormat.PlainText)
         self._lay_out()
         self.resize(1080, 560)
+        session.events.study.connect(self._leave)
         self._show()
 
     def _button(self, key: str, slot: Any) -> QPushButton:
@@ -156,9 +157,14 @@ class GateCompare(QDialog):
 
         return workers.start(self._session, text("job.compare"), steps, on_end=self._end, notify=False)
 
+    def _leave(self, _event: object = None) -> None:
+        """Another study is open: its patients are others."""
+        self.done(0)
+
     def done(self, code: int) -> None:
         """Close; what is still computed then goes nowhere."""
         self._open = False
+        self._session.events.study.disconnect(self._leave, missing_ok=True)
         super().done(code)
 
     def _end(self, outcome: workers.Outcome[pd.DataFrame]) -> None:

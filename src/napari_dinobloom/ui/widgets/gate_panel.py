@@ -91,7 +91,7 @@ class GatePanel(QWidget):
             "gates_revision": self.refresh,
             "revision": self._on_cells,
             "gate": self._on_gate,
-            "job": self._enable,
+            "job": self._on_job,
         }
         for name, slot in self._slots.items():
             getattr(session.events, name).connect(slot)
@@ -180,6 +180,11 @@ class GatePanel(QWidget):
 
     def _on_cells(self, _event: object = None) -> None:
         self._cells.throttle()
+
+    def _on_job(self, _event: object = None) -> None:
+        """A job began or ended: until it ends no gate can be changed."""
+        self.model.refresh()
+        self._enable()
 
     def _on_gate(self, _event: object = None) -> None:
         self.tree.follow()
