@@ -10,7 +10,7 @@ import typer
 from napari_dinobloom.console import accepting, console, mendable, summarise, tell, tell_stored, watch
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.gate_cli import gate_app
-from napari_dinobloom.map_cli import register_maps
+from napari_dinobloom.map_cli import MinDist, MoreInputs, Neighbours, Seed, StudyFolder, register_maps
 from napari_dinobloom.weights_cli import weights_app
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(gate_app, name="gate")
 
 Inputs = Annotated[list[str], typer.Argument(help="Images, folders, globs (PNG, JPEG, TIFF, OME-TIFF, BMP).")]
-MoreInputs = Annotated[list[str] | None, typer.Argument(help="Images to add; none: those the study has.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Study folder, NAME.dinobloom.")]
-StudyFolder = Annotated[Path, typer.Argument(help="Study folder, NAME.dinobloom.")]
 Specimen = Annotated[Literal["blood", "marrow"] | None, typer.Option(help="Which cells the differential counts.")]
 PixelSize = Annotated[float | None, typer.Option(help="Micrometres per pixel; else from the file or the red cells.")]
 CellsFlag = Annotated[bool | None, typer.Option("--cells", help="Each picture is one cell; no segmentation.")]
@@ -73,9 +71,6 @@ Interpolation = Annotated[Literal["bilinear", "bicubic", "lanczos"] | None, type
 MaskNeighbours = Annotated[
     bool | None, typer.Option("--mask-neighbours/--keep-neighbours", help="Paint other white cells in a crop over.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of the map.")]
-Neighbours = Annotated[int | None, typer.Option("--neighbours", help="Neighbours of a cell in the map.")]
-MinDist = Annotated[float | None, typer.Option(help="How densely the map packs, 0 to 1.")]
 
 
 def _do(inputs: list[str], out: Path, **asked: Any) -> None:

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from vispy import scene
 
 from napari_dinobloom.explore.gates.base import Mask
+from napari_dinobloom.ui.map.ink import DARK, Ink, rgba
 from napari_dinobloom.ui.map.points import Points
 from napari_dinobloom.ui.map.raster import Rect, density
 
@@ -30,32 +31,6 @@ MARGIN = 0.05
 
 Point = tuple[float, float]
 Float32 = npt.NDArray[np.float32]
-
-
-LIGHT_PAPER = "#ffffff"
-DIM = 70
-"""Luminance, 0 to 255, below which a line is hard to see on a dark background."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ink:
-    """Colours of a theme: background, text and axes, and what lies around lines so that they stand out."""
-
-    paper: str
-    text: str
-    halo: str
-
-    def seen(self, colour: str) -> str:
-        """A colour for thin lines: on a dark background a dark one is made lighter."""
-        red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-        light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-        if self.paper == LIGHT_PAPER or light > DIM:
-            return colour
-        return "#" + "".join(f"{round(value + 0.45 * (255 - value)):02x}" for value in (red, green, blue))
-
-
-DARK = Ink("#14161b", "#e8e8e8", "#000000")
-LIGHT = Ink(LIGHT_PAPER, "#202020", "#ffffff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,15 +186,15 @@ class MapCanvas(QWidget):
         for shape in shapes:
             for line in shape.lines:
                 positions.append(line)
-                colour = _rgba(self._ink.seen(shape.colour), 1.0 if shape.chosen else 0.85)
+                colour = rgba(self._ink.seen(shape.colour), 1.0 if shape.chosen else 0.85)
                 colours.append(np.tile(colour, (len(line), 1)))
                 joined.append(np.arange(len(line)) < len(line) - 1)
-        points, rgba, connect = np.vstack(positions), np.vstack(colours), np.concatenate(joined)
+        points, inks, connect = np.vstack(positions), np.vstack(colours), np.concatenate(joined)
         shown = len(points) > 1
         self._halo.visible = self._lines.visible = shown
         if shown:
-            self._halo.set_data(pos=points, color=_rgba(self._ink.halo, 0.55), connect=connect)
-            self._lines.set_data(pos=points, color=rgba, connect=connect)
+            self._halo.set_data(pos=points, color=rgba(self._ink.halo, 0.55), connect=connect)
+            self._lines.set_data(pos=points, color=inks, connect=connect)
         labelled = [shape for shape in shapes if shape.label]
         self._labels.visible = bool(labelled)
         if labelled:
@@ -233,7 +208,7 @@ class MapCanvas(QWidget):
         if len(line) > 1:
             known = np.isfinite(line[:, 0])
             connect = known & np.append(known[1:], False)
-            self._drawn.set_data(pos=np.nan_to_num(line), color=_rgba(colour, 1.0), connect=connect)
+            self._drawn.set_data(pos=np.nan_to_num(line), color=rgba(colour, 1.0), connect=connect)
         self._scene.update()
 
     def mark(self, name: str, points: npt.NDArray[Any]) -> None:
@@ -243,7 +218,7 @@ class MapCanvas(QWidget):
         visual.visible = bool(len(known))
         if len(known):
             handle, many = name == "handles", name != "hover" and len(known) > MANY_MARKS
-            face = _rgba(self._ink.paper, 0.9) if handle else (0, 0, 0, 0)
+            face = rgba(self._ink.paper, 0.9) if handle else (0, 0, 0, 0)
             visual.set_data(
                 np.asarray(known, np.float32),
                 symbol="square" if handle else "disc",
@@ -417,8 +392,3 @@ def _look(count: int) -> tuple[float, float]:
     """Diameter and opacity of discs for a number of them, so that few are seen and many do not run together."""
     size = float(np.clip(9.0 - 1.5 * np.log10(max(count, 1)), 2.0, 8.0))
     return size, float(np.clip(1.25 - 0.14 * np.log10(max(count, 1)), 0.45, 0.95))
-
-
-def _rgba(colour: str, opacity: float) -> tuple[float, float, float, float]:
-    r, g, b = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    return r, g, b, opacity

@@ -17,9 +17,10 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QSplit
 from napari_dinobloom.explore.gates.base import Gate, GateError, Mask, column
 from napari_dinobloom.ui.gating import Gating, gating_of
 from napari_dinobloom.ui.map import colouring, handles
-from napari_dinobloom.ui.map.canvas import DARK, LIGHT, GateShape, MapCanvas
+from napari_dinobloom.ui.map.canvas import GateShape, MapCanvas
 from napari_dinobloom.ui.map.card import Card
 from napari_dinobloom.ui.map.hand import DRAWN, Hand
+from napari_dinobloom.ui.map.ink import DARK, LIGHT
 from napari_dinobloom.ui.map.legend import Legend
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
