@@ -217,6 +217,6 @@ def test_a_model_of_timm_that_was_fetched_is_listed_too(
 
 
 def test_states_are_explained() -> None:
-    from napari_dinobloom.weights_cli import STATES
+    from napari_dinobloom.cli.weights import STATES
 
     assert set(STATES) == set(inventory.State.__args__)

@@ -167,3 +167,8 @@ def _row(holding: Holding) -> tuple[str, ...]:
 def _listed(steps: Steps[Path]) -> Steps[list[Path]]:
     path = yield from steps
     return [path]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    app.add_typer(weights_app, name="weights")

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from napari_dinobloom.cli.options import MinDist, MoreInputs, Neighbours, Seed, StudyFolder
 from napari_dinobloom.console import DONE, accepting, console, mendable, summarise, tell, watch
 from napari_dinobloom.errors import InputError
 
 if TYPE_CHECKING:
     from napari_dinobloom.pipeline.maps import StoredMap
 
-StudyFolder = Annotated[Path, typer.Argument(help="Study folder, NAME.dinobloom.")]
-MoreInputs = Annotated[list[str] | None, typer.Argument(help="Images to add; none: those the study has.")]
-Neighbours = Annotated[int | None, typer.Option("--neighbours", help="Neighbours of a cell in the map.")]
-MinDist = Annotated[float | None, typer.Option(help="How densely the map packs, 0 to 1.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the map.")]
 Method = Annotated[Literal["umap", "pca"] | None, typer.Option("--method", help="pca: two principal components.")]
 Subset = Annotated[int | None, typer.Option("--subset", help="Cells that are fitted; the others are placed.")]
 Groups = Annotated[
@@ -32,7 +28,7 @@ Coordinates = Annotated[
 ]
 
 
-def register_maps(app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
     app.command("map")(map_)
     app.command("cohort")(cohort)

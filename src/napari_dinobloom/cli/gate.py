@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from napari_dinobloom.cli.options import StudyFolder
 from napari_dinobloom.console import console, mendable, tell
 from napari_dinobloom.errors import InputError
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 gate_app = typer.Typer(help="Gates on the map of a study, or on its measurements.", no_args_is_help=True)
 
-StudyFolder = Annotated[Path, typer.Argument(help="Study folder, NAME.dinobloom.")]
 GateName = Annotated[str, typer.Argument(help="Gate by its key (g3) or path (right/large), as `gate list` shows them.")]
 Parent = Annotated[str, typer.Option("--parent", help="Gate to put it under, by key or path; else at the top.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="CSV to write; else the main figures are shown.")]
@@ -308,3 +308,8 @@ def _tables(gates: StudyGates) -> Any:
 def _show(table: pd.DataFrame) -> None:
     """Print a table as text."""
     console.print(table.round(3).to_string(index=False), markup=False, highlight=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the program."""
+    app.add_typer(gate_app, name="gate")

@@ -1,0 +1,22 @@
+"""The command line: one sub-command per step, all of them calling the library's own functions."""
+
+from __future__ import annotations
+
+import typer
+
+from napari_dinobloom.cli import atlas, evaluate, extras, gate, map, steps, weights
+
+app = typer.Typer(
+    name="napari-dinobloom",
+    help="Find, embed, map, name and count white blood cells in smear images. Research use, not for diagnosis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for part in (steps, extras, evaluate, atlas, weights, gate, map):
+    part.register(app)
+
+
+def main() -> None:
+    """Entry point of the command ``napari-dinobloom``."""
+    app()

@@ -1,0 +1,68 @@
+"""Options that several commands have, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from napari_dinobloom.console import accepting
+
+if TYPE_CHECKING:
+    from napari_dinobloom.encoders.encoder import Encoder
+
+StudyFolder = Annotated[Path, typer.Argument(help="Study folder, NAME.dinobloom.")]
+MoreInputs = Annotated[list[str] | None, typer.Argument(help="Images to add; none: those the study has.")]
+Neighbours = Annotated[int | None, typer.Option("--neighbours", help="Neighbours of a cell in the map.")]
+MinDist = Annotated[float | None, typer.Option(help="How densely the map packs, 0 to 1.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the map.")]
+Inputs = Annotated[list[str], typer.Argument(help="Images, folders, globs (PNG, JPEG, TIFF, OME-TIFF, BMP).")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Study folder, NAME.dinobloom.")]
+Specimen = Annotated[Literal["blood", "marrow"] | None, typer.Option(help="Which cells the differential counts.")]
+PixelSize = Annotated[float | None, typer.Option(help="Micrometres per pixel; else from the file or the red cells.")]
+CellsFlag = Annotated[bool | None, typer.Option("--cells", help="Each picture is one cell; no segmentation.")]
+SegmenterName = Annotated[
+    Literal["learned", "cellpose"] | None, typer.Option("--segmenter", help="What finds the cells.")
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="File or folder of marked cells: label images, CSV, GeoJSON, VOC, YOLO."),
+]
+AcceptLicence = Annotated[
+    bool | None,
+    typer.Option("--accept-licence", help="Accept the terms of segmenter and encoder; else you are asked once."),
+]
+SlideFrom = Annotated[
+    str | None,
+    typer.Option(help="Slide of a file: folder, folder:2, file, a regular expression with one group, a CSV."),
+]
+PatientFrom = Annotated[str | None, typer.Option(help="Patient of a file: slide, or as --slide-from.")]
+EncoderName = Annotated[str | None, typer.Option("--encoder", help="Encoder by name, or a file of weights.")]
+Device = Annotated[
+    str | None, typer.Option("--device", "--devices", help="auto, cpu, mps, cuda, cuda:1; or several: 0,1,2,3.")
+]
+Precision = Annotated[Literal["auto", "float32", "bf16"] | None, typer.Option(help="Number format of the encoder.")]
+Pooling = Annotated[
+    Literal["own", "class", "class+mean"] | None,
+    typer.Option(help="The encoder's own, the class token, or with it the mean patch token."),
+]
+MaxMemory = Annotated[
+    float | None, typer.Option("--max-memory", help="GiB that the encoder may take; 0 does not limit it.")
+]
+AtlasName = Annotated[str | None, typer.Option("--atlas", help="auto, none, or an atlas file.")]
+Fov = Annotated[float | None, typer.Option("--fov-um", help="Side of the square around a cell, micrometres.")]
+FovDiameters = Annotated[
+    float | None, typer.Option("--fov-diameters", help="The same in white-cell diameters, where no scale is known.")
+]
+Interpolation = Annotated[Literal["bilinear", "bicubic", "lanczos"] | None, typer.Option(help="How crops are resized.")]
+MaskNeighbours = Annotated[
+    bool | None, typer.Option("--mask-neighbours/--keep-neighbours", help="Paint other white cells in a crop over.")
+]
+
+
+def load(encoder: str, device: str | None, precision: Any, accept_licence: bool | None) -> Encoder:
+    """Load an encoder whose terms, where it has any, are accepted."""
+    from napari_dinobloom.encoders.encoder import load_encoder
+
+    return accepting(lambda _: load_encoder(encoder, device or "auto", precision or "auto"), bool(accept_licence))
