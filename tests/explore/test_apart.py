@@ -12,7 +12,7 @@ import pytest
 from napari_dinobloom.explore import apart
 from napari_dinobloom.explore.graph import iter_graph
 from napari_dinobloom.explore.neighbours import exact_neighbours
-from napari_dinobloom.explore.suggest import suggest_gates
+from napari_dinobloom.explore.suggest import outlines, suggest_gates
 from napari_dinobloom.progress import Progress, drain
 
 REPORT = Progress(0, 1, "cells", "map")
@@ -45,8 +45,11 @@ def test_files_where_napari_was_started_are_not_run(
 ) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('this is a folder of data')", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    found = drain(apart.iter_apart("clusters", {"xy": x[:, :2].astype(float)}, REPORT, size=20))["labels"]
-    assert len(found) == len(x)
+    found = drain(apart.iter_apart("outlines", {"xy": x[:, :2].astype(float)}, REPORT, size=20))
+    rings = np.split(found["points"], found["starts"])
+    expected = outlines(x[:, :2].astype(float), 20)
+    assert len(rings) == max(1, len(expected))
+    assert all(np.array_equal(one, other) for one, other in zip(rings, expected, strict=False))
 
 
 def test_a_failure_says_what_happened(x: np.ndarray) -> None:

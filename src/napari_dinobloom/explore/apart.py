@@ -1,4 +1,4 @@
-"""Work of numba in a process of its own, so that a window stays alive: its loops hold the interpreter's lock.
+"""Long loops in a process of their own, so that a window stays alive: they hold the interpreter's lock.
 
 A second thread is no help against that: the window would stand still for as long as one pass over the cells takes, and
 for half a minute while numba compiles. The process is this package's own ``python -m``, not a fork and not
@@ -51,7 +51,7 @@ def iter_apart(task: str, arrays: Mapping[str, npt.NDArray[Any]], report: Progre
     Parameters
     ----------
     task : str
-        ``layout``, ``neighbours`` or ``clusters``.
+        ``layout``, ``neighbours`` or ``outlines``.
     arrays : mapping
         What the task needs.
     report : Progress
@@ -124,13 +124,15 @@ def _neighbours(arrays: Arrays, **options: Any) -> Arrays:
     return {"indices": descend(arrays["x"], options["size"], options["metric"])}
 
 
-def _clusters(arrays: Arrays, **options: Any) -> Arrays:
-    from napari_dinobloom.explore.suggest import clusters
+def _outlines(arrays: Arrays, **options: Any) -> Arrays:
+    from napari_dinobloom.explore.suggest import outlines
 
-    return {"labels": clusters(arrays["xy"], options["size"])}
+    rings = outlines(arrays["xy"], options["size"])
+    starts = np.cumsum([len(ring) for ring in rings])[:-1]
+    return {"points": np.concatenate([np.zeros((0, 2)), *rings]), "starts": starts.astype(np.int64)}
 
 
-TASKS = {"layout": _layout, "neighbours": _neighbours, "clusters": _clusters}
+TASKS = {"layout": _layout, "neighbours": _neighbours, "outlines": _outlines}
 
 
 def _end_with(parent: psutil.Process, folder: Path) -> None:

@@ -88,17 +88,27 @@ def iter_suggest_gates(
     if len(xy) < 2 * size or not (spread > 0).all():
         return []
     places = xy / spread
-    if apart.wanted(len(xy)):  # HDBSCAN, too, holds the interpreter's lock
-        labels = (yield from apart.iter_apart("clusters", {"xy": places}, report, size=size))["labels"]
+    if apart.wanted(len(xy)):  # HDBSCAN and Delaunay hold the interpreter's lock
+        found = yield from apart.iter_apart("outlines", {"xy": places}, report, size=size)
+        rings = np.split(found["points"], found["starts"])
     else:
-        labels = clusters(places, size)
-    found = [xy[labels == label] for label in range(labels.max() + 1)]
-    outlines = [outline(cells / spread) * spread for cells in sorted(found, key=len, reverse=True) if _wide(cells)]
+        rings = outlines(places, size)
     of = table.attrs.get("projection", "") if projection is None else projection
     return [
-        PolygonGate(name=f"cluster {i + 1}", axes=axes, vertices=points, projection=of)
-        for i, points in enumerate(outlines)
+        PolygonGate(name=f"cluster {i + 1}", axes=axes, vertices=ring * spread, projection=of)
+        for i, ring in enumerate(rings)
+        if len(ring)
     ]
+
+
+def outlines(xy: Float64, size: int) -> list[Float64]:
+    """Return a polygon (k, 2) around each dense cluster of places (n, 2), from the largest to the smallest.
+
+    `size` is the fewest cells of a cluster.
+    """
+    labels = clusters(xy, size)
+    found = [xy[labels == label] for label in range(labels.max() + 1)]
+    return [outline(cells) for cells in sorted(found, key=len, reverse=True) if _wide(cells)]
 
 
 def outline(points: Float64) -> Float64:
