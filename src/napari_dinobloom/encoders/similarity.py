@@ -1,4 +1,8 @@
-"""How alike the patches of cells are to one of them, in the eyes of the encoder."""
+"""How alike the patches of cells are to one of them, in the eyes of the encoder.
+
+Tokens of one picture share much: what kind of cell it shows stands in all of them, in those of the background too. So a
+token is compared by what sets it apart from the mean token of its own picture.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 Float32 = npt.NDArray[np.float32]
+
+ROUNDING = 1e-6
+"""A token that differs from the mean of its picture by this share of the largest number, or less, is that mean."""
 
 
 def patch_similarity(tokens: Float32, cell: int, row: int, column: int) -> Float32:
@@ -21,7 +28,8 @@ def patch_similarity(tokens: Float32, cell: int, row: int, column: int) -> Float
     Returns
     -------
     ndarray (n, h, w) float32
-        Cosine of the angle between tokens, -1..1; 1 at the patch itself, 0 for a token of zeros.
+        Cosine of the angle between tokens after the mean token of its picture was taken from each, -1..1; 1 at the
+        patch itself, 0 for a token that equals the mean of its picture.
 
     Raises
     ------
@@ -34,7 +42,18 @@ def patch_similarity(tokens: Float32, cell: int, row: int, column: int) -> Float
     place = (cell, row, column)
     if not all(0 <= index < size for index, size in zip(place, tokens.shape, strict=False)):
         raise ValueError(f"There is no patch (cell, row, column) = {place} in tokens of shape {tokens.shape}.")
-    patch = tokens[place] / (np.linalg.norm(tokens[place]) or 1.0)
-    length = np.sqrt(np.einsum("nhwd,nhwd->nhw", tokens, tokens))
-    cosine: Float32 = np.divide(tokens @ patch, length, out=np.zeros_like(length), where=length > 0)
-    return np.clip(cosine, -1, 1, out=cosine)
+    patch = _apart(tokens[cell])[row, column]
+    length = float(np.linalg.norm(patch))
+    found = np.zeros(tokens.shape[:3], np.float32)
+    for number, x_HWD in enumerate(tokens):
+        apart = _apart(x_HWD)
+        lengths = np.sqrt(np.einsum("hwd,hwd->hw", apart, apart)) * length
+        np.divide(apart @ patch, lengths, out=found[number], where=lengths > 0)
+    return np.clip(found, -1, 1, out=found)
+
+
+def _apart(x_HWD: Float32) -> Float32:
+    """What sets the tokens of a picture apart from their mean; zeros where that is rounding."""
+    apart: Float32 = x_HWD - x_HWD.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+    apart[np.abs(apart).max(axis=2) <= ROUNDING * np.abs(x_HWD).max()] = 0
+    return apart
