@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_dinobloom.explore import neighbours
-from napari_dinobloom.explore.neighbours import exact_neighbours, iter_neighbours
+from napari_dinobloom.explore.neighbours import Search, exact_neighbours, iter_neighbours
+from napari_dinobloom.progress import drain
 
 
 def oracle(query, reference, k, metric="euclidean", forbidden=None) -> tuple[np.ndarray, np.ndarray]:
@@ -125,3 +126,18 @@ def test_what_does_not_fit_is_refused(change: dict, words: str) -> None:
     arguments = {"query": np.ones((1, 2)), "reference": np.ones((3, 2)), "k": 1} | change
     with pytest.raises(ValueError, match=words):
         exact_neighbours(**arguments)
+
+
+def test_nearly_parallel_rows_are_told_apart_by_the_cosine() -> None:
+    random = np.random.default_rng(4)
+    reference = (np.array([3.0, 4.0, 5.0]) + 1e-4 * random.normal(size=(4000, 3))).astype(np.float32)
+    agree(
+        exact_neighbours(reference[:60], reference, 5, metric="cosine"), oracle(reference[:60], reference, 5, "cosine")
+    )
+
+
+def test_a_table_is_prepared_once_for_many_queries() -> None:
+    table = np.random.default_rng(5).normal(size=(300, 9)).astype(np.float32)
+    search = Search(table)
+    for k, groups in ((3, None), (7, (np.arange(300) % 5, np.arange(300) % 5))):
+        agree(drain(search.iter_nearest(table, k, groups=groups)), exact_neighbours(table, table, k, groups=groups))

@@ -43,16 +43,26 @@ def test_no_cell_gives_no_threshold() -> None:
     assert np.isnan(accuracy)
 
 
-def test_held_out_cells_are_classified_against_the_others_only() -> None:
-    # The held-out "a" at 10 lies among "b" of the others; the held-out "b" beside it must not vote.
-    X = np.array([[0.0], [0.1], [10.0], [10.1], [10.2], [10.01], [0.05]], dtype=np.float32)
-    y = np.array(["a", "a", "b", "b", "b", "a", "a"])
-    held = np.array([False, False, False, False, False, True, True])
-    found = calibrate(X, y, np.array([""] * 7), held, k=1)
+def test_held_out_cells_are_classified_by_all_cells_of_other_pictures() -> None:
+    # The held-out "a" at 10.01 lies among "b"; the "b" of its own picture, which is nearest, must not vote.
+    X = np.array([[0.0], [0.1], [10.0], [10.1], [10.2], [10.01], [0.05], [10.01]], dtype=np.float32)
+    y = np.array(["a", "a", "b", "b", "b", "a", "a", "b"])
+    held = np.array([False] * 5 + [True] * 2 + [False])
+    source = np.array(["", "", "", "", "", "p", "q", "p"])
+    found = calibrate(X, y, source, held, k=1)
     assert found.held_out == "held out"
     assert found.confusion.tolist() == [[1, 1, 0], [0, 0, 0]]
     assert found.accuracy == 0.5
     np.testing.assert_allclose(found.distance_limit, 0.05, rtol=1e-5)
+
+
+def test_a_class_of_one_picture_is_not_measured() -> None:
+    X = np.array([[0.0], [0.1], [5.0], [5.1], [9.0], [9.1]], dtype=np.float32)
+    y = np.array(["a", "a", "b", "b", "c", "c"])
+    source = np.array(["1", "2", "3", "4", "5", "5"])
+    found = calibrate(X, y, source, np.ones(6, bool), k=1)
+    assert found.confusion.tolist() == [[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]]
+    assert (found.accuracy, found.threshold) == (1.0, 0.0)
 
 
 def test_without_a_split_each_cell_meets_the_others() -> None:

@@ -151,13 +151,13 @@ def test_pictures_that_cannot_be_read_are_named_before_any_work(folder: Path, tm
 
 
 def test_the_same_picture_twice_counts_once_and_must_agree(folder: Path, tmp_path: Path) -> None:
-    for label, seed in (("a", 1), ("b", 2)):
-        draw(tmp_path / label / "one.png", (90, 50, 140), seed)
+    for label, name, seed in (("a", "one", 1), ("b", "one", 2), ("b", "three", 3)):
+        draw(tmp_path / label / f"{name}.png", (90, 50, 140), seed)
     copy = tmp_path / "a" / "two.png"
     copy.write_bytes((tmp_path / "a" / "one.png").read_bytes())
     policy = CropPolicy(kind="published")
     atlas = drain(iter_build_atlas(read_labelled(tmp_path), ENCODER, policy, name="x", k=1))
-    assert len(atlas) == 2
+    assert len(atlas) == 3
     assert atlas.info["same_picture_twice"] == 1
     copy.write_bytes((tmp_path / "b" / "one.png").read_bytes())
     with pytest.raises(AtlasError, match="same picture, but their classes"):

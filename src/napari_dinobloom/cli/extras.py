@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from napari_dinobloom.cli.options import AcceptLicence, Device, Precision, StudyFolder
+from napari_dinobloom.cli.options import AcceptLicence, Device, Precision, StudyFolder, UnderPseudonyms
 from napari_dinobloom.console import accepting, console, mendable, tell, watch
 from napari_dinobloom.errors import InputError
 
@@ -41,16 +41,19 @@ def export(
     geojson: Annotated[
         bool, typer.Option("--geojson", help="Also the outlines of cells and nuclei, for QuPath.")
     ] = False,
+    pseudonyms: UnderPseudonyms = False,
 ) -> None:
     """Write the cell table with hand labels and the differential as CSV, as they are now."""
     with mendable():
+        from napari_dinobloom.io.pseudonyms import PseudonymousStudy
         from napari_dinobloom.io.study import Study
         from napari_dinobloom.pipeline.results import write_outlines, write_tables
         from napari_dinobloom.pipeline.settings import resolve
 
-        with Study.open(study, read_only=True) as opened:
-            paths = write_tables(opened, resolve(opened.settings, {}), out)
-            for path in [*paths, *(write_outlines(opened, out) if geojson else [])]:
+        with Study.open(study, read_only=not pseudonyms) as opened:
+            told = PseudonymousStudy(opened) if pseudonyms else opened
+            paths = write_tables(told, resolve(opened.settings, {}), out)
+            for path in [*paths, *(write_outlines(told, out) if geojson else [])]:
                 tell(path)
 
 

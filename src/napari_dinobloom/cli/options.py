@@ -19,7 +19,18 @@ MinDist = Annotated[float | None, typer.Option(help="How densely the map packs, 
 Seed = Annotated[int | None, typer.Option(help="Seed of the map.")]
 Inputs = Annotated[list[str], typer.Argument(help="Images, folders, globs (PNG, JPEG, TIFF, OME-TIFF, BMP).")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Study folder, NAME.dinobloom.")]
+UnderPseudonyms = Annotated[
+    bool, typer.Option("--pseudonyms", help="Numbers in place of patients, slides, files and readers.")
+]
 Specimen = Annotated[Literal["blood", "marrow"] | None, typer.Option(help="Which cells the differential counts.")]
+SchemeName = Annotated[
+    str | None,
+    typer.Option("--scheme", help="Lines of the differential: five-part, pbc, matek, bmc, a .yaml file; or none."),
+]
+Counted = Annotated[
+    Literal["all", "reviewed"] | None,
+    typer.Option("--count", help="Count all cells, or those that a person has reviewed or labelled."),
+]
 PixelSize = Annotated[float | None, typer.Option(help="Micrometres per pixel; else from the file or the red cells.")]
 CellsFlag = Annotated[bool | None, typer.Option("--cells", help="Each picture is one cell; no segmentation.")]
 SegmenterName = Annotated[
@@ -50,7 +61,26 @@ Pooling = Annotated[
 MaxMemory = Annotated[
     float | None, typer.Option("--max-memory", help="GiB that the encoder may take; 0 does not limit it.")
 ]
-AtlasName = Annotated[str | None, typer.Option("--atlas", help="auto, none, or an atlas file.")]
+StainName = Annotated[
+    Literal["none", "reinhard", "macenko"] | None,
+    typer.Option("--stain", help="Recolour each slide's crops to the stain of the reference before embedding."),
+]
+AdaptTo = Annotated[
+    Literal["auto", "none", "restandardise", "reinhard", "macenko"] | None,
+    typer.Option("--adapt", help="Bring cells of another stain nearer to the reference; auto: only on clear evidence."),
+]
+AtlasName = Annotated[
+    str | None, typer.Option("--atlas", help="auto, none, or an atlas or a probe: a name of `atlas list`, or a file.")
+]
+VotesOf = Annotated[int | None, typer.Option("--k", help="Reference cells that vote on a cell; 0: the atlas' number.")]
+VoteMetric = Annotated[
+    Literal["own", "euclidean", "cosine"] | None,
+    typer.Option("--metric", help="Distance between cells; own: that of the atlas."),
+]
+VoteWeights = Annotated[
+    Literal["own", "uniform", "distance"] | None,
+    typer.Option("--weights", help="Weight of a vote; own: that of the atlas."),
+]
 Fov = Annotated[float | None, typer.Option("--fov-um", help="Side of the square around a cell, micrometres.")]
 FovDiameters = Annotated[
     float | None, typer.Option("--fov-diameters", help="The same in white-cell diameters, where no scale is known.")

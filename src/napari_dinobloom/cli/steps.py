@@ -9,8 +9,10 @@ import typer
 
 from napari_dinobloom.cli.options import (
     AcceptLicence,
+    AdaptTo,
     AtlasName,
     CellsFlag,
+    Counted,
     Device,
     EncoderName,
     Fov,
@@ -28,13 +30,29 @@ from napari_dinobloom.cli.options import (
     PixelSize,
     Pooling,
     Precision,
+    SchemeName,
     Seed,
     SegmenterName,
     SlideFrom,
     Specimen,
+    StainName,
     StudyFolder,
+    UnderPseudonyms,
+    VoteMetric,
+    VotesOf,
+    VoteWeights,
 )
-from napari_dinobloom.console import accepting, mendable, summarise, tell_stored, watch
+from napari_dinobloom.console import (
+    DONE,
+    SOME_FAILED,
+    accepting,
+    mendable,
+    problem_table,
+    summarise,
+    tell,
+    tell_stored,
+    watch,
+)
 from napari_dinobloom.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,13 +62,18 @@ if TYPE_CHECKING:
 def _do(inputs: list[str], out: Path, **asked: Any) -> None:
     """Run the steps, print the summary, exit with 0 (all done), 1 (some inputs failed) or 2 (nothing done)."""
     with mendable():
-        from napari_dinobloom.pipeline.driver import iter_outcome
-
-        def attempt(accepted: bool) -> Outcome:  # segmenter and encoder may both have terms
-            return watch(iter_outcome(inputs, out, **asked | {"accept_licence": accepted or None}))
-
-        code = summarise(accepting(attempt, bool(asked.get("accept_licence"))))
+        code = summarise(_outcome(inputs, out, **asked))
     raise typer.Exit(code)
+
+
+def _outcome(inputs: list[str], out: Path, **asked: Any) -> Outcome:
+    """Run the steps."""
+    from napari_dinobloom.pipeline.driver import iter_outcome
+
+    def attempt(accepted: bool) -> Outcome:  # segmenter and encoder may both have terms
+        return watch(iter_outcome(inputs, out, **asked | {"accept_licence": accepted or None}))
+
+    return accepting(attempt, bool(asked.get("accept_licence")))
 
 
 def _segmenter(name: str | None, labels: Path | None) -> str | None:
@@ -60,10 +83,17 @@ def _segmenter(name: str | None, labels: Path | None) -> str | None:
     return str(labels.expanduser().resolve()) if labels else name
 
 
+def _off(value: str | None) -> str | None:
+    """A setting that is empty where it is switched off, from an option whose word for this is "none"."""
+    return "" if value == "none" else value
+
+
 def run(
     inputs: Inputs,
     out: Out,
     specimen: Specimen = None,
+    scheme: SchemeName = None,
+    count: Counted = None,
     pixel_size_um: PixelSize = None,
     cells: CellsFlag = None,
     segmenter: SegmenterName = None,
@@ -76,6 +106,7 @@ def run(
     precision: Precision = None,
     pooling: Pooling = None,
     max_memory_gib: MaxMemory = None,
+    stain: StainName = None,
     atlas: AtlasName = None,
     fov_um: Fov = None,
     fov_diameters: FovDiameters = None,
@@ -90,6 +121,7 @@ def run(
     del asked["inputs"], asked["out"], asked["labels"]
     with mendable():
         asked["segmenter"] = _segmenter(segmenter, labels)
+    asked["stain"] = _off(stain)
     _do(inputs, out, **asked)
 
 
@@ -132,6 +164,7 @@ def embed(
     precision: Precision = None,
     pooling: Pooling = None,
     max_memory_gib: MaxMemory = None,
+    stain: StainName = None,
     stored: Annotated[bool, typer.Option("--list", help="Only show the embeddings that the study holds.")] = False,
 ) -> None:
     """Embed every cell; what was embedded before, by this encoder or others, is kept."""
@@ -143,18 +176,85 @@ def embed(
             with Study.open(study, read_only=True) as opened:
                 tell_stored(stored_encoders(opened))
         return
-    asked = {"encoder": encoder, "device": device, "precision": precision, "pooling": pooling}
+    asked = {"encoder": encoder, "device": device, "precision": precision, "pooling": pooling, "stain": _off(stain)}
     _do(inputs or [], study, until="embed", max_memory_gib=max_memory_gib, **asked)
 
 
-def classify(study: StudyFolder, inputs: MoreInputs = None, atlas: AtlasName = None) -> None:
-    """Name every cell by its nearest reference cells."""
-    _do(inputs or [], study, until="classify", atlas=atlas)
+def _adapted(study: Path, option: str | None, asked: dict[str, Any]) -> dict[str, str]:
+    """The settings that an option of `predict.adaptation` stands for; ``auto`` asks the cells of the study."""
+    if option == "auto":
+        from napari_dinobloom.io.study import Study
+        from napari_dinobloom.pipeline.adapting import iter_choose_for
+
+        with Study.open(study, read_only=True) as opened:
+            choice = watch(iter_choose_for(opened, **asked))
+        tell(f"Adaptation: {choice.option}. {choice.why}")
+        option = choice.option
+    if option is None:
+        return {}
+    moves = option == "restandardise"
+    return {"stain": "" if moves or option == "none" else option, "adapt": "slide" if moves else ""}
 
 
-def report(study: StudyFolder, inputs: MoreInputs = None, specimen: Specimen = None) -> None:
-    """Count and write the tables and the report."""
-    _do(inputs or [], study, specimen=specimen)
+def classify(
+    study: StudyFolder,
+    inputs: MoreInputs = None,
+    atlas: AtlasName = None,
+    k: VotesOf = None,
+    metric: VoteMetric = None,
+    weights: VoteWeights = None,
+    adapt: AdaptTo = None,
+    neighbours: Annotated[
+        Path | None, typer.Option("--neighbours", help="CSV for the reference cells beside each cell.")
+    ] = None,
+) -> None:
+    """Name every cell by its nearest reference cells, or by a probe."""
+    asked: dict[str, Any] = {"atlas": atlas, "knn_k": k, "knn_metric": metric, "knn_weights": weights}
+    with mendable():
+        asked |= _adapted(study, adapt, asked)
+        outcome = _outcome(inputs or [], study, until="classify", **asked)
+        code = summarise(outcome)
+        if neighbours is not None:
+            from napari_dinobloom.pipeline.classify import write_neighbours
+
+            tell(write_neighbours(outcome.study, neighbours))
+    raise typer.Exit(code)
+
+
+def report(
+    study: StudyFolder,
+    inputs: MoreInputs = None,
+    specimen: Specimen = None,
+    scheme: SchemeName = None,
+    count: Counted = None,
+    per_patient: Annotated[
+        bool, typer.Option("--per-patient", help="Also a page for each patient, in the folder reports.")
+    ] = False,
+    cohort: Annotated[
+        bool, typer.Option("--cohort", help="Also a page over all patients, in the same folder.")
+    ] = False,
+    pseudonyms: UnderPseudonyms = False,
+) -> None:
+    """Count and write the tables and the report; on request also pages of patients."""
+    with mendable():
+        outcome = _outcome(inputs or [], study, specimen=specimen, scheme=scheme, count=count)
+        code = summarise(outcome)
+        if per_patient or cohort or pseudonyms:
+            code = max(code, _pages(outcome, per_patient=per_patient, cohort=cohort, pseudonyms=pseudonyms))
+    raise typer.Exit(code)
+
+
+def _pages(outcome: Outcome, *, pseudonyms: bool, **wanted: bool) -> int:
+    """Write pages of a study that was reported; return 1 if a patient has none, else 0."""
+    from napari_dinobloom.io.study import Study
+    from napari_dinobloom.pipeline.patient_reports import iter_patient_reports
+
+    with Study.open(outcome.study.path, read_only=not pseudonyms) as study:
+        made = watch(iter_patient_reports(study, pseudonyms=pseudonyms, problems=outcome.problems, **wanted))
+    for path in made.paths:
+        tell(path)
+    problem_table([(f"page of {patient}", reason) for patient, reason in made.problems])
+    return SOME_FAILED if made.problems else DONE
 
 
 def register(app: typer.Typer) -> None:

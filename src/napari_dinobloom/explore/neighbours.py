@@ -1,29 +1,35 @@
 """Exact nearest neighbours: fast float32 products find candidates, float64 distances decide.
 
-The result is that of a full search in float64, ties by row number included: candidates that float32
-cannot tell apart safely are searched again in float64. It does not depend on chunks, threads or the
+The result is that of a full search in float64, ties by row number included: where float32 cannot tell candidates
+apart safely, all rows that could be meant are compared in float64. It does not depend on chunks, threads or the
 order of the queries.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_dinobloom.progress import Progress, Steps, drain
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Metric = Literal["euclidean", "cosine"]
 
-CHUNK_BYTES = 128 << 20
+CHUNK_BYTES = 256 << 20
 """Bound on one block of float32 distances."""
 
-SPARE = 16
-"""Candidates beyond k; more make the search in float64 rarer and the selection slower."""
+SPARE = 8
+"""Candidates beyond k; more make a second look rarer and the selection slower."""
+
+TOGETHER = 1 << 18
+"""Numbers of float64 that are compared at once, so that they stay in the processor's cache."""
 
 
 def exact_neighbours(
@@ -96,24 +102,8 @@ def iter_neighbours(
     indices : ndarray (m, k) int64
     distances : ndarray (m, k) float32
     """
-    table, probe = _rows(reference, "reference", metric), _rows(query, "query", metric)
-    if table.shape[1] != probe.shape[1]:
-        raise ValueError(f"query has {probe.shape[1]} columns, reference {table.shape[1]}; both need the same.")
-    if k < 1:
-        raise ValueError(f"k={k}: give at least 1.")
-    codes = _codes(len(probe), len(table), exclude_self, groups)
-    indices = np.full((len(probe), k), -1, np.int64)
-    distances = np.full((len(probe), k), np.inf, np.float32)
-    step = max(1, min(1024, CHUNK_BYTES // (4 * max(len(table), 1))))
-    yield Progress(0, len(probe), "cells", "neighbours")
-    if len(table):
-        search = _Search(table, k, metric, device)
-        for start in range(0, len(probe), step):
-            part = slice(start, min(start + step, len(probe)))
-            banned = [] if codes is None else [c[0][part, None] == c[1][None, :] for c in codes]
-            indices[part], distances[part] = search.nearest(probe[part], banned)
-            yield Progress(part.stop, len(probe), "cells", "neighbours")
-    return indices, distances
+    search = Search(reference, metric, device=device)
+    return (yield from search.iter_nearest(query, k, exclude_self=exclude_self, groups=groups))
 
 
 def pair_distances(x: Float32, indices: Int64, metric: Metric, rows: Int64 | None = None) -> Float32:
@@ -145,50 +135,114 @@ def pair_distances(x: Float32, indices: Int64, metric: Metric, rows: Int64 | Non
     return _distance(squares, metric)
 
 
-class _Search:
-    """A reference table prepared for queries."""
+class Search:
+    """A reference table, prepared once for many queries.
 
-    def __init__(self, table: Float32, k: int, metric: Metric, device: str = "cpu") -> None:
+    Parameters
+    ----------
+    reference : array (n, D)
+        Rows to search; used as float32, not copied where they are.
+    metric : {"euclidean", "cosine"}
+        Distance.
+    device : str
+        Where candidates are searched.
+
+    Raises
+    ------
+    ValueError
+        Rows with undefined numbers, all-zero rows with "cosine".
+    """
+
+    def __init__(self, reference: npt.ArrayLike, metric: Metric = "euclidean", *, device: str = "cpu") -> None:
         import torch
 
-        self.table, self.k, self.metric, self.device = table, k, metric, device
-        # Lowered matrix precision, which other code may have asked torch for, would break the bound below.
-        exact = torch.get_float32_matmul_precision() == "highest"
-        self.dtype = torch.float32 if exact else torch.float64
-        parts = [slice(i, i + 1024) for i in range(0, len(table), 1024)]
-        self.centre = np.sum([_exact(table[part], self.metric).sum(0) for part in parts], axis=0) / len(table)
-        self.moved = torch.empty(table.shape, dtype=self.dtype, device=device)
-        squares = np.empty(len(table))
-        for part in parts:  # float64 in parts: the whole table twice as wide may not fit
-            moved = _exact(table[part], self.metric) - self.centre
-            self.moved[part] = torch.from_numpy(moved).to(self.dtype)
-            squares[part] = np.square(moved).sum(1)
-        self.squares = torch.from_numpy(squares).to(device, self.dtype)
-        self.length = float(np.sqrt(squares.max()))
+        self.table, self.metric, self.device = _rows(reference, "reference", metric), metric, device
+        self.moved = torch.empty(self.table.shape, dtype=torch.float32, device=device)
+        self.squares = torch.empty(len(self.table), dtype=torch.float32, device=device)
+        self.centre = np.zeros(self.table.shape[1], np.float32)
+        if not len(self.table):
+            return
+        # Rounding this centre to float32 costs nothing: what counts is that rows and queries are moved by the same.
+        parts = [slice(start, start + 8192) for start in range(0, len(self.table), 8192)]
+        sums = [torch.from_numpy(self._part(part)).sum(0) for part in parts]
+        centre = (torch.stack(sums).sum(0) / len(self.table)).float()
+        self.centre = centre.numpy()
+        for part in parts:
+            self.moved[part] = (torch.from_numpy(self._part(part)) - centre).float()  # one rounding
+            self.squares[part] = self.moved[part].square().sum(1)
+        self.length = float(self.squares.max().sqrt())
 
-    def nearest(self, rows: Float32, banned: list[npt.NDArray[np.bool_]]) -> tuple[Int64, Float32]:
+    def _part(self, part: slice) -> Float32 | Float64:
+        """Some rows; for the cosine of unit length, in float64."""
+        return self.table[part] if self.metric == "euclidean" else _exact(self.table[part], self.metric)
+
+    def iter_nearest(
+        self,
+        query: npt.ArrayLike,
+        k: int,
+        *,
+        exclude_self: bool = False,
+        groups: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    ) -> Steps[tuple[Int64, Float32]]:
+        """Do what `iter_neighbours` does."""
+        probe = _rows(query, "query", self.metric)
+        if self.table.shape[1] != probe.shape[1]:
+            columns = f"query has {probe.shape[1]} columns, reference {self.table.shape[1]}"
+            raise ValueError(f"{columns}; both need the same.")
+        if k < 1:
+            raise ValueError(f"k={k}: give at least 1.")
+        codes = _codes(len(probe), len(self.table), exclude_self, groups)
+        indices = np.full((len(probe), k), -1, np.int64)
+        distances = np.full((len(probe), k), np.inf, np.float32)
+        most = max(1, min(1024, CHUNK_BYTES // (4 * max(len(self.table), 1))))
+        step = -(-len(probe) // max(1, -(-len(probe) // most))) or 1  # chunks of about one size
+        yield Progress(0, len(probe), "cells", "neighbours")
+        if len(self.table):
+            room = self._room(min(step, len(probe)))
+            for start in range(0, len(probe), step):
+                part = slice(start, min(start + step, len(probe)))
+                banned = [] if codes is None else [c[0][part, None] == c[1][None, :] for c in codes]
+                indices[part], distances[part] = self._nearest(probe[part], k, banned, room)
+                yield Progress(part.stop, len(probe), "cells", "neighbours")
+        return indices, distances
+
+    def _room(self, queries: int) -> Tensor:
+        """Where products of a chunk of queries with all rows are written; used again for each, as new memory costs."""
+        import torch
+
+        # Lowered matrix precision, which other code may have asked torch for, would break the bound of the error.
+        dtype = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
+        return torch.empty((queries, len(self.table)), dtype=dtype, device=self.device)
+
+    def _nearest(
+        self, rows: Float32, k: int, banned: list[npt.NDArray[np.bool_]], room: Tensor
+    ) -> tuple[Int64, Float32]:
         """Search a chunk of queries."""
         import torch
 
         probe = _exact(rows, self.metric)
-        moved = probe - self.centre
-        squares = np.square(moved).sum(1)
-        where = torch.from_numpy(moved).to(self.device, self.dtype)
-        near = torch.addmm(self.squares[None, :], where, self.moved.T, alpha=-2)
+        moved = (probe - self.centre).astype(np.float32)
+        squares = np.square(moved.astype(np.float64)).sum(1)
+        where = torch.from_numpy(moved).to(self.device)
+        near, dtype = room[: len(rows)], room.dtype
+        torch.addmm(self.squares[None, :].to(dtype), where.to(dtype), self.moved.to(dtype).T, alpha=-2, out=near)
         for pairs in banned:
             near[torch.from_numpy(pairs).to(self.device)] = torch.inf
-        take = min(self.k + SPARE, len(self.table))
+        take = min(k + SPARE, len(self.table))
         found = near.topk(take, dim=1, largest=False, sorted=False)
         candidates, values = found.indices.cpu().numpy(), found.values.cpu().numpy()
+        d2 = self._compared(probe, candidates)
+        d2[~np.isfinite(values)] = np.inf
+        indices, distances, kth = self._winners(candidates, d2, k)
         cut = values.max(1).astype(np.float64) + squares
-        allowed = np.isfinite(values)
-        order, winners, d2 = self._decide(probe, candidates, allowed)
-        if take < len(self.table):
-            kth = d2[np.arange(len(probe)), order[:, min(self.k, take) - 1]]
-            doubtful = kth >= cut - self._bound(np.sqrt(squares))
-            for row in np.flatnonzero(doubtful & np.isfinite(cut)):
-                winners[0][row], winners[1][row] = self._full(probe[row], [pairs[row] for pairs in banned])
-        return winners
+        bound = self._bound(np.sqrt(squares))
+        doubtful = (kth >= cut - bound) & np.isfinite(cut) & (take < len(self.table))
+        for row in np.flatnonzero(doubtful):  # whatever float32 cannot exclude
+            close = near[row] <= np.nextafter(np.float32(kth[row] - squares[row] + bound[row]), np.float32(np.inf))
+            again = torch.nonzero(close)[:, 0].cpu().numpy()[None, :]
+            d2 = self._compared(probe[row : row + 1], again)
+            indices[row], distances[row], _ = (part[0] for part in self._winners(again, d2, k))
+        return indices, distances
 
     def _bound(self, lengths: Float64) -> Float64:
         """Bound the error of a float32 squared distance (Higham 2002, 3.5: a dot product of D terms)."""
@@ -197,36 +251,29 @@ class _Search:
         bound: Float64 = 2 * (dim + 8) * unit * np.square(lengths + self.length)
         return bound
 
-    def _decide(
-        self, probe: Float64, candidates: Int64, allowed: npt.NDArray[np.bool_]
-    ) -> tuple[Int64, tuple[Int64, Float32], Float64]:
-        """Order candidates by float64 distance, then row number; give the order, the k winners and squares."""
+    def _compared(self, probe: Float64, candidates: Int64) -> Float64:
+        """Squared distances in float64 of queries from their candidates, (m, candidates)."""
         d2 = np.empty(candidates.shape)
-        for column in range(candidates.shape[1]):
-            d2[:, column] = _squares(probe, _exact(self.table[candidates[:, column]], self.metric))
-        d2[~allowed] = np.inf
-        order = np.lexsort((candidates, d2), axis=1)
-        best = order[:, : self.k]
-        near = np.take_along_axis(d2, best, 1)
-        rows = np.where(np.isfinite(near), np.take_along_axis(candidates, best, 1), -1)
-        indices = np.full((len(probe), self.k), -1, np.int64)
-        distances = np.full((len(probe), self.k), np.inf, np.float32)
-        indices[:, : best.shape[1]] = rows
-        distances[:, : best.shape[1]] = _distance(near, self.metric)
-        return order, (indices, distances), d2
+        width = max(1, TOGETHER // max(1, self.table.shape[1]))
+        step = max(1, width // max(1, candidates.shape[1]))
+        for start in range(0, len(probe), step):
+            part = slice(start, start + step)
+            for first in range(0, candidates.shape[1], width):
+                some = candidates[part, first : first + width]
+                rows = _exact(self.table[some.ravel()], self.metric).reshape(*some.shape, -1)
+                np.subtract(probe[part, None, :], rows, out=rows)
+                d2[part, first : first + width] = np.square(rows, out=rows).sum(2)
+        return d2
 
-    def _full(self, row: Float64, banned: list[npt.NDArray[np.bool_]]) -> tuple[Int64, Float32]:
-        """Search the whole table for one query in float64."""
-        d2 = np.concatenate(
-            [
-                _squares(row[None, :], _exact(self.table[i : i + 1024], self.metric))
-                for i in range(0, len(self.table), 1024)
-            ]
-        )
-        for own in banned:
-            d2[own] = np.inf
-        best = np.lexsort((np.arange(len(d2)), d2))[: self.k]
-        return np.where(np.isfinite(d2[best]), best, -1), _distance(d2[best], self.metric)
+    def _winners(self, candidates: Int64, d2: Float64, k: int) -> tuple[Int64, Float32, Float64]:
+        """The k nearest candidates by distance, then row number; their distances; and the square of the last."""
+        best = np.lexsort((candidates, d2), axis=1)[:, :k]
+        near = np.take_along_axis(d2, best, 1)
+        indices = np.full((len(d2), k), -1, np.int64)
+        distances = np.full((len(d2), k), np.inf, np.float32)
+        indices[:, : best.shape[1]] = np.where(np.isfinite(near), np.take_along_axis(candidates, best, 1), -1)
+        distances[:, : best.shape[1]] = _distance(near, self.metric)
+        return indices, distances, near[:, -1]
 
 
 def _exact(rows: Float32, metric: Metric) -> Float64:

@@ -77,6 +77,18 @@ def read_tensors(
     return tensors, found
 
 
+def read_kind(path: Path, error: type[DinoBloomError] = DinoBloomError) -> str:
+    """Say what a file that `write_tensors` wrote is; empty for another safetensors file.
+
+    Raises
+    ------
+    DinoBloomError
+        Of type `error`, if the file is missing or no safetensors file.
+    """
+    document = _document(path, error, "")
+    return str(document.get("kind", "")) if isinstance(document, dict) else ""
+
+
 def read_header(path: Path, kind: str, error: type[DinoBloomError] = DinoBloomError) -> dict[str, Any]:
     """Read the JSON document of what `write_tensors` wrote, without ``kind``, and no tensor.
 
@@ -85,16 +97,20 @@ def read_header(path: Path, kind: str, error: type[DinoBloomError] = DinoBloomEr
     DinoBloomError
         Of type `error`, if the file is missing, broken or of another kind.
     """
+    return _checked(path, _document(path, error, f" of kind {kind!r}"), kind, set(), set(), error)
+
+
+def _document(path: Path, error: type[DinoBloomError], what: str) -> Any:
+    """The JSON document in a file's header; None if it has none."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise error(f"{path}: there is no such file")
     try:
         with safe_open(path, framework="numpy") as handle:
-            document = json.loads((handle.metadata() or {}).get(_KEY, "null"))
+            return json.loads((handle.metadata() or {}).get(_KEY, "null"))
     except (SafetensorError, OSError, ValueError, RecursionError) as reason:
-        raise error(f"{path}: not a readable safetensors file of kind {kind!r} ({reason})") from reason
-    return _checked(path, document, kind, set(), set(), error)
+        raise error(f"{path}: not a readable safetensors file{what} ({reason})") from reason
 
 
 def _checked(

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dinobloom.cells.segmenter import NAMES, check_segmenter
-from napari_dinobloom.errors import ImageError, InputError
+from napari_dinobloom.errors import DinoBloomError, ImageError, InputError
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.pipeline import classify, read, segment
 from napari_dinobloom.pipeline.settings import STEPS, RunSettings, digest, resolve
@@ -22,7 +22,7 @@ from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
-    from napari_dinobloom.predict.atlas import Atlas
+    from napari_dinobloom.predict.classifier import CellClassifier
 
 TABLE = "cells.h5ad"
 
@@ -77,6 +77,67 @@ def iter_outcome(
     return outcome
 
 
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """How far a study is with one step.
+
+    Attributes
+    ----------
+    name : str
+        One of `STEPS`.
+    state : {"done", "stale", "missing", "unknown"}
+        ``stale``: it was done, but with something that has changed since; ``missing``: never done, or not with the
+        step before; ``unknown``: what it needs cannot be looked up.
+    why : str
+        Why it is not known, and what to do; else empty.
+    """
+
+    name: str
+    state: Literal["done", "stale", "missing", "unknown"]
+    why: str = ""
+
+
+def step_states(study: Study, **asked: Any) -> tuple[StepState, ...]:
+    """Say which steps `iter_outcome` would do now if no picture came, and do none of them.
+
+    Parameters
+    ----------
+    study : Study
+        May be open for reading only.
+    **asked
+        Settings, as for `iter_outcome`.
+
+    Returns
+    -------
+    tuple of StepState
+        In the order of `STEPS`. After the first one that is not done none is, as each rests on the one before.
+    """
+    known = study.steps
+    if not segment.usable(study):
+        return tuple(StepState(name, "stale" if name in known else "missing") for name in STEPS)
+    try:
+        settings = resolve(study.settings, asked)
+        atlas = classify.find_atlas(settings)
+        keys = _keys(study, settings, atlas, _last_problems(study), segment.step_key(study, settings))
+    except DinoBloomError as error:
+        return (StepState("read", "done"), *(StepState(name, "unknown", str(error)) for name in STEPS[1:]))
+    states = [StepState("read", "done")]
+    for name in STEPS[1:]:
+        done = states[-1].state == "done" and study.step_done(name, keys[name])
+        states.append(StepState(name, "done" if done else "stale" if name in known else "missing"))
+    return tuple(states)
+
+
+def _last_problems(study: Study) -> list[tuple[str, str]]:
+    """Inputs that the last run could not use, as its record and so its report has them; none where there is none."""
+    records = sorted((study.path / "runs").glob("*.json"))
+    try:
+        problems = json.loads(records[-1].read_text(encoding="utf-8"))["problems"] if records else []
+        return [(str(name), str(message)) for name, message in problems]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # the report then counts as out of date, at worst
+
+
 def _prepare(
     given: list[str | Path], out: str | Path | Study, asked: dict[str, Any], until: str
 ) -> tuple[Study, RunSettings, read.Found, bool]:
@@ -112,8 +173,9 @@ def _prepare(
 
 
 def _check_method(path: Path, settings: RunSettings, until: str) -> None:
-    """Refuse a segmenter, encoder, device or atlas that is not there or does not fit before any work is done."""
+    """Refuse a segmenter, encoder, device, atlas or scheme that is not there or does not fit before work is done."""
     from napari_dinobloom.encoders.library import identify
+    from napari_dinobloom.pipeline import results
     from napari_dinobloom.pipeline.crops import policy_of
     from napari_dinobloom.pipeline.embed import look_up_device, pooling_of
 
@@ -123,6 +185,7 @@ def _check_method(path: Path, settings: RunSettings, until: str) -> None:
     atlas = classify.find_atlas(settings)
     if atlas is not None and STEPS.index(until) >= STEPS.index("classify"):
         atlas.check(weights, policy_of(settings))
+    results.scheme_of(settings)
     if not settings.cells:
         check_segmenter(settings.segmenter if settings.segmenter in NAMES else path / settings.segmenter)
 
@@ -171,7 +234,7 @@ def _named(name: str, steps: Steps[Any]) -> Steps[Any]:
             raise
 
 
-def _steps(outcome: Outcome, atlas: Atlas | None, names: Sequence[str]) -> Steps[None]:
+def _steps(outcome: Outcome, atlas: CellClassifier | None, names: Sequence[str]) -> Steps[None]:
     """Do the steps that are missing or changed; after one that was done, all later ones."""
     from napari_dinobloom.pipeline.embed import check_device
 
@@ -205,7 +268,7 @@ def _steps(outcome: Outcome, atlas: Atlas | None, names: Sequence[str]) -> Steps
     return None
 
 
-def _step(name: str, outcome: Outcome, atlas: Atlas | None, found: str) -> Step:
+def _step(name: str, outcome: Outcome, atlas: CellClassifier | None, found: str) -> Step:
     """Describe one step of a study: its key is made of the keys of the steps it rests on, `found` of the first."""
     from napari_dinobloom.pipeline import chart, crops, embed, results
 
@@ -228,11 +291,11 @@ def _step(name: str, outcome: Outcome, atlas: Atlas | None, found: str) -> Step:
 
 
 def _keys(
-    study: Study, settings: RunSettings, atlas: Atlas | None, problems: Sequence[tuple[str, str]], found: str
+    study: Study, settings: RunSettings, atlas: CellClassifier | None, problems: Sequence[tuple[str, str]], found: str
 ) -> dict[str, str]:
     """Key of every step; `found` is that of the segmentation."""
     from napari_dinobloom.cells import crop as cropping
-    from napari_dinobloom.pipeline import embed, maps
+    from napari_dinobloom.pipeline import embed, maps, results
     from napari_dinobloom.pipeline.crops import policy_of
     from napari_dinobloom.report import differential, html
 
@@ -245,10 +308,13 @@ def _keys(
     keys["crop"] = digest(keys["segment"], policy.to_dict(), cropping.VERSION, *([drawn] if drawn else []))
     keys["embed"] = embed.step_key(keys["crop"], s)
     keys["map"] = maps.step_key(study, keys["embed"], s, maps.map_of(study, s))
-    keys["classify"] = digest(keys["map"], "" if atlas is None else atlas.hash, classify.VERSION)
+    moving = [s.adapt] if s.adapt and atlas is not None else []
+    keys["classify"] = digest(keys["map"], "" if atlas is None else atlas.hash, classify.VERSION, *moving)
     edits = study.path / "edits.jsonl"
     acts = hashlib.sha256(edits.read_bytes()).hexdigest() if edits.exists() else ""
-    keys["differential"] = digest(keys["classify"], s.specimen, acts, differential.VERSION)
+    scheme = results.scheme_of(s)
+    lines = [] if scheme is None else scheme.facts()
+    keys["differential"] = digest(keys["classify"], s.specimen, lines, s.count, acts, differential.VERSION)
     failed = [(r.id, r.status, r.problem) for r in study.fields if r.problem]
     keys["report"] = digest(keys["differential"], failed, list(problems), html.VERSION)
     return keys

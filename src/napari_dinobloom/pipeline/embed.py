@@ -9,20 +9,24 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_dinobloom.cells import stain_transfer
 from napari_dinobloom.cells.crop import find_windows
+from napari_dinobloom.cells.stain_transfer import METHODS
 from napari_dinobloom.errors import EncoderError, StudyError
 from napari_dinobloom.io.embeddings import Block, EmbeddingSet, Keys, Rows, Sink, keys_of, read_blocks
 from napari_dinobloom.pipeline.crops import FILE, open_crops, policy_of, row_keys
 from napari_dinobloom.pipeline.settings import RunSettings, digest, resolve
-from napari_dinobloom.progress import Progress, Steps
+from napari_dinobloom.pipeline.stains import StudyStains, iter_find_stains
+from napari_dinobloom.progress import Progress, Steps, drain
 
 if TYPE_CHECKING:
+    from napari_dinobloom.cells.stain_transfer import Method
     from napari_dinobloom.encoders.encoder import Encoder
     from napari_dinobloom.io.study import Study
 
@@ -51,6 +55,8 @@ class StoredEncoder:
         Name of its folder under ``embeddings/``.
     active : bool
         Whether these are ``X`` of the cell table.
+    stain : str
+        How the crops were normalised first, see `RunSettings.stain`; empty where they were not.
     """
 
     name: str
@@ -64,6 +70,7 @@ class StoredEncoder:
     key: str
     folder: str
     active: bool
+    stain: str = ""
 
 
 def step_key(crops: str, settings: RunSettings) -> str:
@@ -73,7 +80,8 @@ def step_key(crops: str, settings: RunSettings) -> str:
 
     spec = locate(settings.encoder).spec
     seen = spec and (spec.input_size, spec.mean, spec.std, spec.interpolation, spec.positions)
-    return digest(crops, identify(settings.encoder), seen, pooling_of(settings), settings.computed, VERSION)
+    stained = [settings.stain, stain_transfer.VERSION] if settings.stain else []
+    return digest(crops, identify(settings.encoder), seen, pooling_of(settings), settings.computed, VERSION, *stained)
 
 
 def pooling_of(settings: RunSettings) -> str:
@@ -119,13 +127,15 @@ def iter_embed_study(study: Study, settings: RunSettings) -> Steps[None]:
     adata = study.cells
     if len(keys) != adata.n_obs:
         raise StudyError(f"{study.path}: {len(keys)} crops but {adata.n_obs} cells; run again to cut them anew.")
+    stains = (yield from iter_find_stains(study, settings.stain)) if settings.stain else None
+    keys = keys if stains is None else stains.keys(keys)
     yield Progress(0, len(keys), "loading the encoder")
-    with _load(settings) as encoder:
-        facts = _facts(encoder)
+    with load(settings) as encoder:
+        facts = _facts(encoder) | _stained(encoder, stains)
         header = {name.removeprefix("encoder_"): value for name, value in facts.items()}
         place = study.path / FOLDER / f"{_safe(encoder.name)}-{encoder.sha256[:8]}"
         vectors = EmbeddingSet(place, header, encoder.dim)
-        yield from _fill(vectors, encoder, crops, keys)
+        yield from _fill(vectors, encoder, crops, keys, stains)
     values = vectors.read(keys)
     _check_finite(values, adata, settings.encoder, facts["precision"])
     study.save_cells(_table(adata, values, facts))
@@ -134,7 +144,8 @@ def iter_embed_study(study: Study, settings: RunSettings) -> Steps[None]:
     return None
 
 
-def _load(settings: RunSettings) -> Encoder:
+def load(settings: RunSettings) -> Encoder:
+    """The encoder of a run, to be closed by whoever asked for it."""
     from napari_dinobloom.encoders.encoder import load_encoder
 
     return load_encoder(
@@ -169,7 +180,12 @@ def _facts(encoder: Encoder) -> dict[str, str]:
     }
 
 
-def _fill(vectors: EmbeddingSet, encoder: Encoder, crops: Any, keys: Keys) -> Steps[None]:
+def _stained(encoder: Encoder, stains: StudyStains | None) -> dict[str, str]:
+    """What the cell table says of the normalisation before; a set of embeddings of its own."""
+    return {} if stains is None else {"stain": stains.method, "encoder_key": digest(encoder.key, stains.method)}
+
+
+def _fill(vectors: EmbeddingSet, encoder: Encoder, crops: Any, keys: Keys, stains: StudyStains | None) -> Steps[None]:
     """Compute what is missing; each block is on the disk as soon as it is whole, and what there is when this ends."""
     rows = vectors.missing(keys)
     total, known, where = len(keys), len(keys) - len(rows), f"{encoder.name} on {encoder.device}"
@@ -177,7 +193,7 @@ def _fill(vectors: EmbeddingSet, encoder: Encoder, crops: Any, keys: Keys) -> St
     if len(rows):
         with (
             closing(Sink(vectors, keys[rows])) as sink,
-            closing(encoder.iter_embed_to(_Picked(crops, rows), sink)) as steps,
+            closing(encoder.iter_embed_to(_Picked(crops, rows, stains), sink)) as steps,
         ):
             for report in steps:
                 yield Progress(known + report.done, total, where)
@@ -191,6 +207,7 @@ class _Picked:
 
     crops: Any
     rows: Rows
+    stains: StudyStains | None = None
     shared_reading = True
 
     @property
@@ -208,7 +225,8 @@ class _Picked:
     def __getitem__(self, part: slice) -> NDArray[np.uint8]:
         rows = self.rows[part]
         side_by_side = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)  # read as a slice, which is faster
-        return np.asarray(self.crops[rows[0] : rows[-1] + 1] if side_by_side else self.crops.oindex[rows])
+        pictures = np.asarray(self.crops[rows[0] : rows[-1] + 1] if side_by_side else self.crops.oindex[rows])
+        return pictures if self.stains is None else self.stains.recoloured(pictures, rows)
 
 
 def _table(adata: Any, embeddings: NDArray[np.float32], about: dict[str, str]) -> Any:
@@ -260,7 +278,7 @@ def stored_encoders(study: Study) -> list[StoredEncoder]:
 def _stored(folder: str, blocks: list[Block], active: str) -> StoredEncoder:
     """What the blocks of one set say."""
     about = blocks[0].about
-    said = {name: about.get(name, "") for name in ("sha256", "precision", "device", "pooling")}
+    said = {name: about.get(name, "") for name in ("sha256", "precision", "device", "pooling", "stain")}
     return StoredEncoder(
         name=about.get("encoder", ""),
         dim=blocks[0].dim,
@@ -301,6 +319,8 @@ def read_embeddings(
     chosen = which if isinstance(which, StoredEncoder) else _find(study, which)
     place = study.path / FOLDER / chosen.folder
     keys = crop_keys(study)
+    if chosen.stain in METHODS:
+        keys = drain(iter_find_stains(study, cast("Method", chosen.stain))).keys(keys)
     values = EmbeddingSet(place, {"key": chosen.key}, chosen.dim).read(keys)
     lost = int((np.isnan(values).all(axis=1) & ~study.cells.obs["deleted"].to_numpy(bool)).sum())
     if lost and missing == "refuse":

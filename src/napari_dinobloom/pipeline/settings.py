@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from napari_dinobloom.cells.segmenter import check_licence, licence_of
@@ -29,6 +30,10 @@ class RunSettings:
 
     specimen: Specimen = "blood"
     """``blood`` or ``marrow``: which cells are the denominator of the differential."""
+    scheme: str = "none"
+    """Counting scheme: ``none`` (each class is a line), one that comes along (`report.schemes`), or a YAML file."""
+    count: Literal["all", "reviewed"] = "all"
+    """Cells that the differential counts: all, or those that a person has reviewed or labelled."""
     cells: bool = False
     """Every picture is one cell already: no segmentation, the whole picture is the crop."""
     segmenter: str = "learned"
@@ -61,8 +66,18 @@ class RunSettings:
     """Memory that the encoder may take, GiB; None or 0 does not limit it. Changes no number."""
     computes: str = ""
     """What `device` and `precision` came to: "auto auto = cpu float32"; a run writes it."""
+    stain: Literal["", "reinhard", "macenko"] = ""
+    """Recolour the crops of each slide to the stain of the reference before embedding; empty: no."""
+    adapt: Literal["", "slide", "patient"] = ""
+    """Move the embeddings of each slide or patient towards the reference before they are named; empty: no."""
     atlas: str = "auto"
-    """``auto`` (the one that comes with the encoder, if any), ``none``, or an atlas file."""
+    """``auto`` (the one that comes with the encoder, if any), ``none``, an atlas or a probe: a name or a file."""
+    knn_k: int = 0
+    """Reference cells that vote on a cell; 0: as many as the atlas says."""
+    knn_metric: Literal["own", "euclidean", "cosine"] = "own"
+    """Distance between cells; ``own``: that of the atlas."""
+    knn_weights: Literal["own", "uniform", "distance"] = "own"
+    """Weight of a vote; ``own``: that of the atlas."""
     neighbours: int = 15
     """Neighbours of a cell in the map."""
     min_dist: float = 0.1
@@ -79,9 +94,14 @@ class RunSettings:
     def __post_init__(self) -> None:
         choices = {
             "specimen": ("blood", "marrow"),
+            "count": ("all", "reviewed"),
             "precision": ("auto", "float32", "bf16"),
             "interpolation": ("bilinear", "bicubic", "lanczos"),
             "pooling": ("own", "class", "class+mean"),
+            "stain": ("", "reinhard", "macenko"),
+            "adapt": ("", "slide", "patient"),
+            "knn_metric": ("own", "euclidean", "cosine"),
+            "knn_weights": ("own", "uniform", "distance"),
             "map_method": ("umap", "pca"),
             "restandardise": ("", "slide", "patient"),
         }
@@ -96,6 +116,8 @@ class RunSettings:
             raise InputError(f"max_memory_gib is {self.max_memory_gib} GiB; use 0.25 or more, or 0 for no limit.")
         if self.pixel_size_um is not None and not 0.01 <= self.pixel_size_um <= 5:
             raise InputError(f"pixel size is {self.pixel_size_um} um: a smear has 0.01 to 5 um per pixel.")
+        if not 0 <= self.knn_k <= 1000:
+            raise InputError(f"knn_k is {self.knn_k}; use 1 to 1000 reference cells, or 0 for the atlas' own number.")
         if not 2 <= self.neighbours <= 200:
             raise InputError(f"neighbours is {self.neighbours}; use 2 to 200.")
         if not 0 <= self.min_dist < 1:
@@ -145,6 +167,8 @@ def resolve(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> RunSettings:
             near = difflib.get_close_matches(name, known, 1)
             raise InputError(f"{name!r} is no setting of a run" + (f"; did you mean {near[0]!r}?" if near else "."))
     said = {name: value for name, value in asked.items() if value is not None}
+    if Path(str(said.get("scheme", ""))).suffix.lower() in (".yaml", ".yml"):
+        said["scheme"] = str(Path(said["scheme"]).expanduser().resolve())  # a later run may begin in another folder
     accepted = bool(said.pop("accept_licence", False))
     if {"fov_um", "fov_diameters"} <= set(said):
         raise InputError("the field of view is given in micrometres and in diameters: give fov_um or fov_diameters.")

@@ -8,14 +8,16 @@ that more than 10 % of the held-out cells go unnamed, because somebody has to lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
-from napari_dinobloom.predict.knn import KnnClassifier
+from napari_dinobloom.predict.calibration import Temperature
+from napari_dinobloom.predict.knn import KnnClassifier, Metric, Weights
+from napari_dinobloom.predict.novelty import kth
 
 TARGET_ACCURACY = 0.95
 MOST_ABSTAINED = 0.10
@@ -33,17 +35,19 @@ class Calibration:
     threshold : float
         Least vote share at which a cell is named, 0 to 1.
     distance_limit : float
-        Distance to the nearest reference cell beyond which a cell is unlike all of them: the 99th percentile of the
-        rightly named held-out cells.
+        Distance to the k-th nearest reference cell (`novelty`) beyond which a cell is unlike all of them: the 99th
+        percentile of the rightly named held-out cells.
     held_out : str
-        ``held out``: cells that the encoder never saw, against the others. ``leave one out``: each cell against all
-        cells of other pictures, because the cells are all held out or none is.
+        ``held out``: cells that the encoder never saw, among others that it saw. ``leave one out``: all cells, because
+        it saw all or none. Either way each is compared with all cells of other pictures. ``five folds``: of a probe.
     accuracy : float
         Share of right names before abstention, mean over the classes.
     accuracy_named : float
         The same among the cells that are named.
     abstained : float
         Share of cells that are not named, mean over the classes.
+    temperature : float
+        What makes confidence of shares; the threshold is one of confidence (`calibration`).
     """
 
     confusion: NDArray[np.int64]
@@ -53,6 +57,7 @@ class Calibration:
     accuracy: float
     accuracy_named: float
     abstained: float
+    temperature: float = 1.0
 
 
 def choose_threshold(
@@ -89,9 +94,16 @@ def choose_threshold(
 
 
 def calibrate(
-    X: NDArray[np.float32], y: NDArray[np.str_], source: NDArray[np.str_], held_out: NDArray[np.bool_], *, k: int = 20
+    X: NDArray[np.float32],
+    y: NDArray[np.str_],
+    source: NDArray[np.str_],
+    held_out: NDArray[np.bool_],
+    *,
+    k: int = 20,
+    metric: Metric = "euclidean",
+    weights: Weights = "uniform",
 ) -> Calibration:
-    """Classify held-out cells and derive threshold, distance limit and confusion.
+    """Classify held-out cells as they would be in use, and derive threshold, distance limit and confusion.
 
     Parameters
     ----------
@@ -100,35 +112,73 @@ def calibrate(
     y, source : (n,) arrays of str
         Class and picture of each row.
     held_out : (n,) array of bool
-        Cells that the encoder never saw in training.
+        Cells that the encoder never saw in training. They are classified by all cells of other pictures; where no cell
+        is held out, all cells are.
     k : int
         Neighbours that vote.
+    metric, weights : str
+        As for `KnnClassifier`.
 
     Returns
     -------
     Calibration
-        With the classes of the confusion in sorted order.
+        With the classes of the confusion in sorted order. Cells of a class that only one picture shows are left out:
+        nothing could name them, and a class that cannot be measured must not move the threshold.
     """
-    split = bool(held_out.any() and not held_out.all())
+    asked = held_out if held_out.any() else np.ones(len(y), dtype=bool)
     own = np.where(source == "", np.char.add("row ", np.arange(len(y)).astype(str)), source)
-    reference = ~held_out if split else np.ones(len(y), dtype=bool)
-    asked = held_out if split else reference
-    model = KnnClassifier(k=k).fit(X[reference], y[reference], own[reference].tolist())
+    asked = asked & elsewhere(y, own)
+    model = KnnClassifier(k=k, metric=metric, weights=weights).fit(X, y, own.tolist())
     indices, distances = model.kneighbors(X[asked], own[asked].tolist())
     shares, winners = model.votes(indices, distances)
-    predicted, confidence = model.names(winners), shares.max(axis=1, initial=0.0)
-    truth, right = y[asked], predicted == y[asked]
+    how = "held out" if held_out.any() and not held_out.all() else "leave one out"
+    temperature = Temperature.fit(shares, np.searchsorted(model.classes_, y[asked]))
+    confidence = temperature.apply(shares).max(axis=1, initial=0.0)
+    found = settle(y[asked], model.names(winners), confidence, kth(distances), np.unique(y), how)
+    return replace(found, temperature=temperature.value)
+
+
+def elsewhere(y: NDArray[np.str_], source: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Whether the class of each cell is shown by another picture too, (n,) bool."""
+    pictures = pd.Series(source).groupby(pd.Series(y)).transform("nunique")
+    found: NDArray[np.bool_] = pictures.to_numpy() > 1
+    return found
+
+
+def settle(
+    truth: NDArray[np.str_],
+    predicted: NDArray[np.str_],
+    confidence: NDArray[np.floating],
+    distance: NDArray[np.floating],
+    classes: NDArray[np.str_],
+    held_out: str,
+) -> Calibration:
+    """Derive threshold, distance limit and confusion from what a classifier said of cells it was not made of.
+
+    Parameters
+    ----------
+    truth, predicted : (n,) arrays of str
+        True class, and the one that was named.
+    confidence : (n,) array of float
+        Share or probability of the named class.
+    distance : (n,) array of float
+        Distance to the k-th nearest reference cell.
+    classes : (classes,) array of str
+        All classes, sorted.
+    held_out : str
+        How the cells were held out, for people.
+    """
+    right = predicted == truth
     threshold, accuracy_named, abstained = choose_threshold(confidence, right, truth)
     named = np.where(below(confidence, threshold), UNCLASSIFIED, predicted)
-    classes = np.unique(y)
-    near = distances[right, 0]
     per_class = [right[truth == name].mean() for name in np.unique(truth)]
+    near = distance[right]
     return Calibration(
         confusion=cross_table(truth, named, classes).to_numpy(),
         threshold=threshold,
         distance_limit=float(np.quantile(near, DISTANCE_QUANTILE)) if len(near) else float("inf"),
-        held_out="held out" if split else "leave one out",
-        accuracy=float(np.mean(per_class)),
+        held_out=held_out,
+        accuracy=float(np.mean(per_class)) if per_class else float("nan"),
         accuracy_named=accuracy_named,
         abstained=abstained,
     )

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import resources
-from importlib.resources.abc import Traversable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,43 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, unnamed_by
 from napari_dinobloom.errors import AtlasError
-from napari_dinobloom.io.tensors import read_tensors, write_tensors
-from napari_dinobloom.predict.abstention import below, calibrate
-from napari_dinobloom.predict.knn import KnnClassifier, finite_rows
+from napari_dinobloom.predict.abstention import Calibration, below, calibrate, elsewhere
+from napari_dinobloom.predict.calibration import Temperature
+from napari_dinobloom.predict.classifier import HasWeights, check_made
+from napari_dinobloom.predict.knn import KnnClassifier, Metric, Weights, finite_rows, neighbour_table
+from napari_dinobloom.predict.novelty import kth
+from napari_dinobloom.predict.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from napari_dinobloom.cells.crop import CropPolicy
-
-
-KIND = "reference-atlas"
-SCHEMA = 1
-_DTYPES = {"X": "float16", "y": "int16", "source": "uint8", "held_out": "uint8", "confusion": "int64"}
-_HEADER: dict[str, type | tuple[type, ...]] = {
-    "schema": int,
-    "name": str,
-    "encoder": str,
-    "encoder_sha256": str,
-    "policy": dict,
-    "policy_hash": str,
-    "classes": list,
-    "threshold": (int, float),
-    "distance_limit": (int, float),
-    "k": int,
-    "info": dict,
-    "hash": str,
-}
-
-
-class HasWeights(Protocol):
-    """What tells one encoder from another."""
-
-    @property
-    def name(self) -> str:
-        """Name of the encoder."""
-
-    @property
-    def sha256(self) -> str:
-        """Hash of its weights."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,13 +51,19 @@ class Atlas:
     confusion : (classes, classes + 1) array of int64
         Held-out cells by true class and by the name they got, the last column being ``unclassified``.
     threshold : float
-        Vote share below which a cell is left unclassified.
+        Confidence below which a cell is left unclassified.
     distance_limit : float
-        Distance to the nearest reference cell beyond which a cell is unlike the reference.
+        Distance to the k-th nearest reference cell beyond which a cell is unlike the reference (`novelty`).
     k : int
         Neighbours that vote.
     info : mapping
         How the atlas came to be: calibration, counts, data sets, licence, notes.
+    metric, weights : str
+        Distance and weight of a vote, as for `KnnClassifier`.
+    place : (n, 2) array of float32, or None
+        y and x of each cell's centre in its picture, in pixels; NaN where the cell is the picture.
+    thumbnails : Thumbnails or None
+        Small pictures of the cells.
     hash : str
         sha256 over all of the above.
     """
@@ -109,7 +83,13 @@ class Atlas:
     distance_limit: float
     k: int
     info: Mapping[str, Any]
+    metric: Metric = "euclidean"
+    weights: Weights = "uniform"
+    place: NDArray[np.float32] | None = None
+    thumbnails: Thumbnails | None = None
     hash: str = ""
+    _rows: NDArray[np.intp] | None = field(default=None, repr=False)
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -128,6 +108,10 @@ class Atlas:
         policy: Mapping[str, Any],
         policy_hash: str,
         k: int = 20,
+        metric: Metric = "euclidean",
+        weights: Weights = "uniform",
+        place: NDArray[np.float32] | None = None,
+        thumbnails: Thumbnails | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> Atlas:
         """Make an atlas of embedded cells: round to float16, calibrate on the held-out cells, hash.
@@ -136,21 +120,12 @@ class Atlas:
         ------
         AtlasError
             If there is no cell, fewer than two classes, lengths differ, a value is not finite, a class has no name
-            or is called ``unclassified``, or a source is not 16 hexadecimal digits.
+            or is called ``unclassified``, a source is not 16 hexadecimal digits, or no class is seen in two pictures.
         """
         with np.errstate(over="ignore"):
             x = finite_rows(np.asarray(X, dtype=np.float32).astype(np.float16), "atlas")
         labels, origin = np.asarray(y).astype(str), np.asarray(source).astype(str)
         held = np.asarray(held_out, dtype=bool)
-        _check_rows(x, labels, origin, held)
-        found = calibrate(x, labels, origin, held, k=k)
-        about = {
-            "calibration": found.held_out,
-            "accuracy": round(found.accuracy, 4),
-            "accuracy_named": round(found.accuracy_named, 4),
-            "abstained": round(found.abstained, 4),
-            **(info or {}),
-        }
         atlas = cls(
             name=name,
             X=x,
@@ -162,13 +137,62 @@ class Atlas:
             policy=dict(policy),
             policy_hash=policy_hash,
             classes=tuple(np.unique(labels).tolist()),
+            confusion=np.zeros((0, 0), np.int64),
+            threshold=0.0,
+            distance_limit=1.0,
+            k=k,
+            info=dict(info or {}),
+            metric=metric,
+            weights=weights,
+            place=None if place is None or np.isnan(place).all() else np.asarray(place, np.float32),
+            thumbnails=thumbnails,
+        )
+        check_rows(atlas)
+        if not elsewhere(labels, origin).any():
+            raise AtlasError(
+                "Every class comes from one picture only, so that nothing could be held out to choose a threshold: "
+                "label cells in a second picture"
+            )
+        return atlas.calibrated(calibrate(x, labels, origin, held, k=k, metric=metric, weights=weights))
+
+    def calibrated(self, found: Calibration) -> Atlas:
+        """The same cells with another threshold, distance limit and confusion, and what they mean in `info`."""
+        from napari_dinobloom.predict.atlas_file import digest
+
+        asked = self.held_out if self.held_out.any() else np.ones(len(self), dtype=bool)
+        measured = set(self.y[asked & elsewhere(self.y, self.source)].tolist())
+        unmeasured = [name for name in self.classes if name not in measured]
+        about = {
+            **{name: value for name, value in self.info.items() if name != "unmeasured"},
+            "calibration": found.held_out,
+            "accuracy": round(found.accuracy, 4),
+            "accuracy_named": round(found.accuracy_named, 4),
+            "abstained": round(found.abstained, 4),
+            "temperature": found.temperature,
+            **({"unmeasured": unmeasured} if unmeasured else {}),
+        }
+        atlas = replace(
+            self,
             confusion=found.confusion,
             threshold=found.threshold,
             distance_limit=min(found.distance_limit, float(np.finfo(np.float32).max)),
-            k=k,
             info=about,
         )
-        return replace(atlas, hash=atlas._digest())
+        return replace(atlas, hash=digest(atlas))
+
+    def using(self, *, k: int = 0, metric: Metric | None = None, weights: Weights | None = None) -> Atlas:
+        """The same cells with another way to vote, and the threshold that held-out cells give for it.
+
+        Parameters
+        ----------
+        k : int
+            Neighbours that vote; 0 leaves it.
+        metric, weights : str, optional
+            As for `KnnClassifier`; None leaves it.
+        """
+        from napari_dinobloom.predict.atlas_choice import chosen
+
+        return chosen(self, k=k or self.k, metric=metric or self.metric, weights=weights or self.weights)
 
     def classify(self, X: ArrayLike, source: Sequence[str] | None = None) -> pd.DataFrame:
         """Name cells by the vote of their nearest reference cells.
@@ -185,8 +209,8 @@ class Atlas:
         -------
         DataFrame
             One row a cell: ``predicted`` (str, the class with most votes even where the classifier abstains),
-            ``confidence`` (float32, its vote share), ``abstained`` (bool, share below the threshold), ``distance``
-            (float32, to the nearest reference cell) and ``unlike`` (bool, distance beyond the limit).
+            ``confidence`` (float32, its vote share, calibrated), ``abstained`` (bool, confidence below the threshold),
+            ``distance`` (float32, to the k-th nearest reference cell) and ``unlike`` (bool, distance beyond the limit).
 
         Raises
         ------
@@ -196,29 +220,80 @@ class Atlas:
         model = self.classifier()
         indices, distances = model.kneighbors(X, source)
         shares, winners = model.votes(indices, distances)
-        confidence = shares.max(axis=1, initial=0.0)
+        confidence = self._scaled(shares).max(axis=1, initial=0.0)
+        distance = kth(distances) if "temperature" in self.info else distances[:, 0]  # the limit of older ones
         return pd.DataFrame(
             {
                 "predicted": model.names(winners).astype(object),
                 "confidence": confidence,
                 "abstained": below(confidence, self.threshold) | (winners < 0),
-                "distance": distances[:, 0],
-                "unlike": distances[:, 0] > self.distance_limit,
+                "distance": distance,
+                "unlike": distance > self.distance_limit,
             }
         )
+
+    def predict_proba(self, X: ArrayLike, source: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """Share of the votes of each class, calibrated: (m, classes) float32 in the order of `classes`."""
+        model = self.classifier()
+        shares = np.zeros((len(np.asarray(X)), len(self.classes)), np.float32)
+        shares[:, np.isin(self.classes, model.classes_)] = self._scaled(model.predict_proba(X, source))
+        return shares
+
+    def _scaled(self, shares: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vote shares as confidences; as they are where the atlas was built before there was a temperature."""
+        temperature = self.info.get("temperature")
+        return shares if temperature is None else Temperature(float(temperature)).apply(shares)
+
+    def explain(self, X: ArrayLike, source: Sequence[str] | None = None) -> pd.DataFrame:
+        """Reference cells that vote on each cell.
+
+        Parameters
+        ----------
+        X, source
+            As for `classify`.
+
+        Returns
+        -------
+        DataFrame
+            One row a cell and neighbour: ``cell`` (int, row of `X`), ``rank`` (1 is the nearest), ``class``,
+            ``source``, ``distance`` (float32) and ``row`` (int, of the atlas; see `thumbnail`).
+        """
+        return neighbour_table(*self.classifier().kneighbors(X, source), self.y, self.source)
+
+    def thumbnail(self, row: int) -> NDArray[np.uint8] | None:
+        """Picture of a reference cell, (96, 96, 3) uint8; None where the atlas carries none. AtlasError if broken."""
+        return None if self.thumbnails is None else self.thumbnails.picture(row)
 
     def without(self, name: str) -> Atlas:
         """The same atlas without the reference cells of one class, to name cells that cannot be of it.
 
-        Threshold, distance limit and confusion stay those of the whole atlas, and so does the hash.
+        Threshold, distance limit, classes and confusion stay those of the whole atlas, and so does the hash.
         """
-        rows = self.y != name
-        parts = {"X": self.X[rows], "y": self.y[rows], "source": self.source[rows], "held_out": self.held_out[rows]}
-        return replace(self, **parts)
+        if name not in self._kept:
+            rows = np.flatnonzero(self.y != name)
+            parts: dict[str, Any] = {
+                "X": self.X[rows],
+                "y": self.y[rows],
+                "source": self.source[rows],
+                "held_out": self.held_out[rows],
+            }
+            place = None if self.place is None else self.place[rows]
+            pictures = None if self.thumbnails is None else self.thumbnails.take(rows)
+            self._kept[name] = replace(self, **parts, place=place, thumbnails=pictures, _rows=self.rows(rows))
+        atlas: Atlas = self._kept[name]
+        return atlas
+
+    def rows(self, rows: NDArray[np.integer]) -> NDArray[np.intp]:
+        """Rows of the whole atlas, where this is one `without` a class; else the same."""
+        return rows.astype(np.intp) if self._rows is None else self._rows[rows]
 
     def classifier(self) -> KnnClassifier:
         """The k-NN classifier over all reference cells."""
-        return KnnClassifier(k=self.k).fit(self.X, self.y, self.source.tolist())
+        if "" not in self._kept:  # no class has this name
+            model = KnnClassifier(k=self.k, metric=self.metric, weights=self.weights)
+            self._kept[""] = model.fit(self.X, self.y, self.source.tolist())
+        kept: KnnClassifier = self._kept[""]
+        return kept
 
     def confusion_table(self) -> pd.DataFrame:
         """Held-out cells by true class (rows) and given name (columns, ``unclassified`` last)."""
@@ -228,47 +303,33 @@ class Atlas:
         """Clinically critical classes that this atlas cannot name (blast, atypical lymphocyte, plasma cell)."""
         return unnamed_by(self.classes)
 
+    def facts(self) -> dict[str, object]:
+        """What a report says of the atlas."""
+        return {
+            "name": self.name,
+            "hash": self.hash,
+            "cells": len(self),
+            "classes": list(self.classes),
+            "k": self.k,
+            "metric": self.metric,
+            "weights": self.weights,
+            "threshold": round(self.threshold, 4),
+            "distance_limit": round(self.distance_limit, 4),
+            "encoder": self.encoder,
+            "encoder_sha256": self.encoder_sha256,
+            "crops": dict(self.policy),
+            "info": dict(self.info),
+        }
+
     def check(self, encoder: HasWeights, policy: CropPolicy) -> None:
-        """Refuse cells that another encoder or other crops have made.
-
-        Parameters
-        ----------
-        encoder : Encoder, or anything with its ``name``, ``sha256`` and, where that is not "class", ``pooling``
-            What embedded the cells.
-        policy : CropPolicy
-            How they were cropped.
-
-        Raises
-        ------
-        AtlasError
-            If the encoder's weights, what was taken of its output, or the crop policy are not the atlas' own.
-        """
-        remedy = (
-            "use the atlas that was built with them, build one with `napari-dinobloom atlas build`, "
-            "or go without names (atlas none)"
-        )
-        if encoder.sha256 != self.encoder_sha256:
-            raise AtlasError(
-                f"Atlas {self.name!r} belongs to encoder {self.encoder!r} with weights {self.encoder_sha256[:12]}, "
-                f"but the cells come from {encoder.name!r} with weights {encoder.sha256[:12]}: {remedy}"
-            )
-        pooling, own_pooling = getattr(encoder, "pooling", "class"), self.info.get("pooling", "class")
-        if pooling != own_pooling:
-            raise AtlasError(
-                f"Atlas {self.name!r} was built with pooling {own_pooling!r}, but of the cells' encoder "
-                f"{pooling!r} was taken: {remedy}"
-            )
-        if policy.hash != self.policy_hash:
-            theirs, own = policy.to_dict(), dict(self.policy)
-            differ = [f"{key} {theirs.get(key)!r} is not {own[key]!r}" for key in own if theirs.get(key) != own[key]]
-            raise AtlasError(
-                f"Atlas {self.name!r} was built from other crops ({', '.join(differ) or 'another policy'}): {remedy}"
-            )
+        """Refuse cells that another encoder or other crops have made; see `check_made`."""
+        check_made(self, encoder, policy, what="atlas")
 
     def save(self, path: str | Path) -> Path:
         """Write the atlas to one safetensors file, whole or not at all, and return its path."""
-        tensors = self._tensors()
-        return write_tensors(Path(path), tensors, KIND, {**self._header(), "hash": self.hash})
+        from napari_dinobloom.predict.atlas_file import write_atlas
+
+        return write_atlas(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Atlas:
@@ -280,22 +341,9 @@ class Atlas:
             If the file is missing, is no atlas, holds parts that do not fit together, or was changed after it was
             written (its hash does not agree).
         """
-        path = Path(path)
-        tensors, about = read_tensors(path, KIND, _DTYPES, AtlasError)
-        if about.get("schema") != SCHEMA:
-            raise AtlasError(
-                f"{path}: atlas schema {about.get('schema')!r}, but this version reads {SCHEMA}; build it again"
-            )
-        for key, kind in _HEADER.items():
-            if not isinstance(about.get(key), kind):
-                raise AtlasError(f"{path}: the header's {key!r} is {about.get(key)!r}; build the atlas again")
-        try:
-            atlas = _assemble(tensors, about)
-        except AtlasError as error:
-            raise AtlasError(f"{path}: {error}") from error
-        if atlas._digest() != atlas.hash:
-            raise AtlasError(f"{path}: the content does not agree with the atlas' hash; get or build the file again")
-        return atlas
+        from napari_dinobloom.predict.atlas_file import read_atlas
+
+        return read_atlas(Path(path))
 
     @classmethod
     def bundled(cls, encoder: str = "starter", policy: CropPolicy | str = "context") -> Atlas:
@@ -306,69 +354,35 @@ class Atlas:
         AtlasError
             If there is none.
         """
-        kind = policy if isinstance(policy, str) else policy.kind
-        if not cls.is_bundled(encoder, policy):
+        from napari_dinobloom.predict.shelf import bundled_file
+
+        path = bundled_file(encoder, policy)
+        if path is None:
+            kind = policy if isinstance(policy, str) else policy.kind
             raise AtlasError(
                 f"No atlas comes with the package for encoder {encoder!r} and {kind!r} crops: "
                 "build one with `napari-dinobloom atlas build` and name its file"
             )
-        with resources.as_file(_bundled_file(encoder, kind)) as path:
-            return cls.load(path)
+        return cls.load(path)
 
     @staticmethod
     def is_bundled(encoder: str, policy: CropPolicy | str) -> bool:
         """Whether an atlas comes with the package for an encoder's name and a kind of crops."""
-        kind = policy if isinstance(policy, str) else policy.kind
-        return Path(encoder).name == encoder and _bundled_file(encoder, kind).is_file()
+        from napari_dinobloom.predict.shelf import bundled_file
 
-    def _tensors(self) -> dict[str, NDArray[Any]]:
-        """The arrays as they are stored."""
-        digits = np.frombuffer(bytes.fromhex("".join(self.source.tolist())), dtype=np.uint8)
-        return {
-            "X": self.X.astype(np.float16),
-            "y": np.searchsorted(np.asarray(self.classes), self.y).astype(np.int16),
-            "source": digits.reshape(len(self), 8),
-            "held_out": self.held_out.astype(np.uint8),
-            "confusion": self.confusion,
-        }
-
-    def _header(self) -> dict[str, Any]:
-        """The document in the file's header, without the hash."""
-        return {
-            "schema": SCHEMA,
-            "name": self.name,
-            "encoder": self.encoder,
-            "encoder_sha256": self.encoder_sha256,
-            "policy": dict(self.policy),
-            "policy_hash": self.policy_hash,
-            "classes": list(self.classes),
-            "threshold": self.threshold,
-            "distance_limit": self.distance_limit,
-            "k": self.k,
-            "info": dict(self.info),
-        }
-
-    def _digest(self) -> str:
-        """sha256 over header and arrays."""
-        digest = hashlib.sha256(json.dumps(self._header(), sort_keys=True, allow_nan=False).encode())
-        for name, array in sorted(self._tensors().items()):
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return bundled_file(encoder, policy) is not None
 
 
-def _bundled_file(encoder: str, kind: str) -> Traversable:
-    """Place of the atlas that comes with the package for an encoder's name and a kind of crops."""
-    return resources.files("napari_dinobloom") / "weights" / f"atlas-{encoder}-{kind}.safetensors"
-
-
-def _check_rows(
-    x: NDArray[np.float32], y: NDArray[np.str_], source: NDArray[np.str_], held_out: NDArray[np.bool_]
-) -> None:
-    """Raise AtlasError unless the rows of a new atlas make sense."""
+def check_rows(atlas: Atlas) -> None:
+    """Raise AtlasError unless the rows of an atlas make sense."""
+    x, y, source = atlas.X, atlas.y, atlas.source
     if len(x) == 0:
         raise AtlasError("An atlas needs cells, but there is none")
-    lengths = {"labels": y.shape, "sources": source.shape, "held-out flags": held_out.shape}
+    lengths = {"labels": y.shape, "sources": source.shape, "held-out flags": atlas.held_out.shape}
+    if atlas.place is not None:
+        lengths["places"] = atlas.place.shape[:1]
+    if atlas.thumbnails is not None:
+        lengths["thumbnails"] = (len(atlas.thumbnails),)
     for what, shape in lengths.items():
         if shape != (len(x),):
             raise AtlasError(f"There are {len(x)} embeddings but {what} of shape {shape}")
@@ -381,36 +395,3 @@ def _check_rows(
     for row, digits in enumerate(source.tolist()):
         if len(digits) != 16 or set(digits) - set("0123456789abcdef"):
             raise AtlasError(f"Cell {row} has the source {digits!r}; 16 hexadecimal digits of a sha256 are needed")
-
-
-def _assemble(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Atlas:
-    """Make an atlas of the parts of a file, or raise AtlasError."""
-    classes = about["classes"]
-    n, c = len(tensors["y"]), len(classes)
-    shapes = {"y": (n,), "source": (n, 8), "held_out": (n,), "confusion": (c, c + 1)}
-    for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise AtlasError(f"{name} has shape {tensors[name].shape} where {shape} is needed")
-    if tensors["X"].ndim != 2 or len(tensors["X"]) != n:
-        raise AtlasError(f"X has shape {tensors['X'].shape}, but there are {n} labels")
-    if classes != sorted(set(classes)) or not all(isinstance(name, str) for name in classes):
-        raise AtlasError("the classes in the header are not sorted, distinct names")
-    codes, confusion = tensors["y"].astype(np.int64), tensors["confusion"]
-    if np.any((codes < 0) | (codes >= c)) or len(np.unique(codes)) != c:
-        raise AtlasError("the labels and the classes in the header do not agree")
-    if np.any(confusion < 0) or np.any(tensors["held_out"] > 1):
-        raise AtlasError("the confusion has negative counts or the held-out flags are not 0 and 1")
-    if not 0 <= about["threshold"] <= 1 or not about["distance_limit"] > 0 or about["k"] < 1:
-        raise AtlasError("threshold, distance limit or k in the header are out of range")
-    digits = tensors["source"].tobytes().hex()
-    atlas = Atlas(
-        X=tensors["X"].astype(np.float32),
-        y=np.asarray(classes, dtype=str)[codes],
-        source=np.array([digits[i : i + 16] for i in range(0, 16 * n, 16)], dtype=str),
-        held_out=tensors["held_out"].astype(bool),
-        confusion=confusion,
-        classes=tuple(classes),
-        **{key: about[key] for key in _HEADER if key not in ("schema", "classes")},
-    )
-    _check_rows(finite_rows(atlas.X, "atlas"), atlas.y, atlas.source, atlas.held_out)
-    return atlas

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari_dinobloom.predict.atlas import Atlas
+from napari_dinobloom.predict.knn import Metric, Weights
 from napari_dinobloom.predict.pictures import LabelledPicture, counts, iter_embed_pictures
 from napari_dinobloom.progress import Progress, Steps, drain
 
@@ -21,7 +22,10 @@ def build_atlas(
     *,
     name: str,
     k: int = 20,
+    metric: Metric = "euclidean",
+    weights: Weights = "uniform",
     workers: int = 2,
+    thumbnails: bool = False,
     info: Mapping[str, Any] | None = None,
 ) -> Atlas:
     """Build a reference atlas of labelled pictures.
@@ -36,10 +40,12 @@ def build_atlas(
         ``context``: each picture goes through segmentation like a smear. ``published``: it is resized as a whole.
     name : str
         Name for people.
-    k : int
-        Neighbours that vote.
+    k, metric, weights
+        As for `KnnClassifier`.
     workers : int
         Threads that read and segment.
+    thumbnails : bool
+        Whether the atlas carries small pictures of its cells.
     info : mapping, optional
         Origin, licence, notes; plain JSON values.
 
@@ -55,7 +61,9 @@ def build_atlas(
     AtlasError
         If pictures cannot be read, there are fewer than two classes, or two files with equal bytes disagree.
     """
-    return drain(iter_build_atlas(pictures, encoder, policy, name=name, k=k, workers=workers, info=info))
+    votes: dict[str, Any] = {"k": k, "metric": metric, "weights": weights}
+    more: dict[str, Any] = {"workers": workers, "thumbnails": thumbnails, "info": info}
+    return drain(iter_build_atlas(pictures, encoder, policy, name=name, **votes, **more))
 
 
 def iter_build_atlas(
@@ -65,14 +73,17 @@ def iter_build_atlas(
     *,
     name: str,
     k: int = 20,
+    metric: Metric = "euclidean",
+    weights: Weights = "uniform",
     workers: int = 2,
+    thumbnails: bool = False,
     info: Mapping[str, Any] | None = None,
 ) -> Steps[Atlas]:
     """Twin of `build_atlas` that yields `Progress` and returns its result."""
     from napari_dinobloom.cells import crop, segment
     from napari_dinobloom.cells.segmenter import get_segmenter
 
-    embedded = yield from iter_embed_pictures(pictures, encoder, policy, workers=workers)
+    embedded = yield from iter_embed_pictures(pictures, encoder, policy, workers=workers, thumbnails=thumbnails)
     yield Progress(2 * len(pictures), 2 * len(pictures), "choosing the threshold on held-out cells")
     about: dict[str, Any] = {
         "cells": counts(embedded),
@@ -100,5 +111,8 @@ def iter_build_atlas(
         policy=policy.to_dict(),
         policy_hash=policy.hash,
         k=k,
+        metric=metric,
+        weights=weights,
+        thumbnails=embedded.thumbnails,
         info=about,
     )

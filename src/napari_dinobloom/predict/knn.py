@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
 from napari_dinobloom.errors import AtlasError
 from napari_dinobloom.io.tensors import read_tensors, write_tensors
+from napari_dinobloom.progress import drain
+
+if TYPE_CHECKING:
+    from napari_dinobloom.explore.neighbours import Search
 
 Metric = Literal["euclidean", "cosine"]
 Weights = Literal["uniform", "distance"]
@@ -42,6 +47,7 @@ class KnnClassifier:
     _x: NDArray[np.float32] = field(init=False, repr=False)
     _codes: NDArray[np.int64] = field(init=False, repr=False)
     _source: NDArray[np.str_] = field(init=False, repr=False)
+    _search: Search | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
@@ -84,7 +90,7 @@ class KnnClassifier:
         if origin.shape != (len(x),):
             raise AtlasError(f"The reference has {len(x)} embeddings but sources of shape {origin.shape}")
         self.classes_, codes = np.unique(labels, return_inverse=True)
-        self._x, self._codes, self._source = x, codes.astype(np.int64), origin
+        self._x, self._codes, self._source, self._search = x, codes.astype(np.int64), origin, None
         return self
 
     def kneighbors(
@@ -111,7 +117,7 @@ class KnnClassifier:
         AtlasError
             If the dimension is another one, a value is not finite, or lengths differ.
         """
-        from napari_dinobloom.explore.neighbours import exact_neighbours
+        from napari_dinobloom.explore.neighbours import Search
 
         x = finite_rows(X, "query")
         if x.shape[1] != self._x.shape[1] and len(x):
@@ -125,11 +131,13 @@ class KnnClassifier:
         own = (asked != "") & np.isin(asked, self._source)
         indices = np.full((len(x), self.k), -1, dtype=np.int64)
         distances = np.full((len(x), self.k), np.inf, dtype=np.float32)
+        if self._search is None:  # the table is prepared once, for cells that are asked for one by one
+            self._search = Search(self._x, self.metric)
         if not own.all():
-            indices[~own], distances[~own] = exact_neighbours(x[~own], self._x, self.k, metric=self.metric)
+            indices[~own], distances[~own] = drain(self._search.iter_nearest(x[~own], self.k))
         if own.any():
             groups = (asked[own], self._source)
-            indices[own], distances[own] = exact_neighbours(x[own], self._x, self.k, metric=self.metric, groups=groups)
+            indices[own], distances[own] = drain(self._search.iter_nearest(x[own], self.k, groups=groups))
         return indices, distances
 
     def votes(
@@ -210,6 +218,24 @@ def _distance_ballots(near: NDArray[np.float64]) -> NDArray[np.float64]:
     inverse = np.divide(1.0, near, out=np.zeros_like(near), where=np.isfinite(near) & ~same)
     ballots: NDArray[np.float64] = np.where(same.any(axis=1, keepdims=True), same.astype(np.float64), inverse)
     return ballots
+
+
+def neighbour_table(
+    indices: NDArray[np.int64], distances: NDArray[np.float32], y: NDArray[np.str_], source: NDArray[np.str_]
+) -> pd.DataFrame:
+    """Neighbours that `KnnClassifier.kneighbors` found as the table of `Atlas.explain`."""
+    cell, column = np.nonzero(indices >= 0)
+    row = indices[cell, column]
+    return pd.DataFrame(
+        {
+            "cell": cell,
+            "rank": column + 1,
+            "class": y[row].astype(object),
+            "source": source[row].astype(object),
+            "distance": distances[cell, column],
+            "row": row,
+        }
+    )
 
 
 def finite_rows(X: ArrayLike, what: str) -> NDArray[np.float32]:

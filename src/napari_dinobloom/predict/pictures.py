@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import AtlasError, ImageError
+from napari_dinobloom.predict.thumbnails import Thumbnails, encoded
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class EmbeddedPictures:
         Crops centred on the picture because no cell was found in its middle; all False for ``published`` crops.
     scale : Scale or None
         Scale of the pictures; None for ``published`` crops.
+    thumbnails : Thumbnails or None
+        Small pictures of the crops, where they were asked for.
     """
 
     X: NDArray[np.float32]
@@ -82,6 +85,7 @@ class EmbeddedPictures:
     held_out: NDArray[np.bool_]
     centred: NDArray[np.bool_]
     scale: Scale | None
+    thumbnails: Thumbnails | None = None
 
 
 def read_labelled(
@@ -155,7 +159,12 @@ def _rows_of_table(path: Path, split: str | None) -> list[tuple[str, str]]:
 
 
 def iter_embed_pictures(
-    pictures: Sequence[LabelledPicture], encoder: Encoder, policy: CropPolicy, *, workers: int = 2
+    pictures: Sequence[LabelledPicture],
+    encoder: Encoder,
+    policy: CropPolicy,
+    *,
+    workers: int = 2,
+    thumbnails: bool = False,
 ) -> Steps[EmbeddedPictures]:
     """Crop and embed labelled pictures, yielding `Progress`.
 
@@ -169,6 +178,8 @@ def iter_embed_pictures(
         How pictures are cropped.
     workers : int
         Threads that read and segment.
+    thumbnails : bool
+        Whether to keep small pictures of the crops.
 
     Returns
     -------
@@ -190,10 +201,11 @@ def iter_embed_pictures(
             yield Progress(len(looks), total, "reading pictures")
         kept = _distinct(pictures, looks)
         scale = _pooled([looks[i].scale for i in kept])
-        embeddings, centred = [], []
+        embeddings, centred, files = [], [], []
         for crops in _ahead(pool, lambda i: _crop(pictures[i].path, policy, scale), _chunks(kept)):
             embeddings.append(encoder.embed(np.stack([picture for picture, _ in crops])))
             centred += [flag for _, flag in crops]
+            files += encoded(picture for picture, _ in crops) if thumbnails else []
             yield Progress(len(pictures) + len(centred), total, "segmenting and embedding")
     finally:  # whoever stops early does not wait for the pictures that were next
         pool.shutdown(cancel_futures=True)
@@ -204,7 +216,38 @@ def iter_embed_pictures(
         held_out=np.array([pictures[i].held_out for i in kept], dtype=bool),
         centred=np.array(centred, dtype=bool),
         scale=scale,
+        thumbnails=Thumbnails.pack(files) if thumbnails else None,
     )
+
+
+def iter_embed_files(
+    files: Sequence[Path], encoder: Encoder, policy: CropPolicy, *, workers: int = 2
+) -> Steps[EmbeddedPictures]:
+    """Embed pictures without a class, each file once, as `iter_embed_pictures` does; none is left out.
+
+    Returns
+    -------
+    EmbeddedPictures
+        In the order of `files`; those with equal bytes have one source and one embedding. Classes are empty.
+    """
+    found = yield from iter_embed_pictures(
+        [LabelledPicture(file, "") for file in files], encoder, policy, workers=workers
+    )
+    row_of = {source: row for row, source in enumerate(found.source.tolist())}
+    rows = [row_of[_source(file)] for file in files]
+    return EmbeddedPictures(
+        X=found.X[rows],
+        y=found.y[rows],
+        source=found.source[rows],
+        held_out=found.held_out[rows],
+        centred=found.centred[rows],
+        scale=found.scale,
+    )
+
+
+def _source(path: Path) -> str:
+    """First 16 hexadecimal digits of the sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def iter_crop_pictures(pictures: Sequence[LabelledPicture], policy: CropPolicy, *, workers: int = 2) -> Steps[Image]:
@@ -255,7 +298,7 @@ def _look(path: Path, policy: CropPolicy) -> _Look:
     from napari_dinobloom.io.smear import read_smear
 
     try:
-        source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        source = _source(path)
         smear = read_smear(path)
         image = smear.load()
     except (ImageError, OSError) as error:
