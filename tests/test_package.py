@@ -57,7 +57,7 @@ root = Path(napari_dinobloom.__file__).parent
 files = [p.relative_to(root.parent).with_suffix("") for p in sorted(root.rglob("*.py"))]
 names = [".".join(p.parts).removesuffix(".__init__") for p in files]
 names = [n for n in names if ".ui" not in n and not n.endswith("__main__")]
-late = [n for n in names if ".training" in n or ".encoders.networks" in n or n.endswith(".cells.network")]
+late = [n for n in names if ".training" in n or ".encoders.networks" in n or n.endswith(".network")]
 for name in (n for n in names if n not in late):
     importlib.import_module(name)
 print(*sys.modules)
@@ -113,7 +113,8 @@ def test_the_manifest_is_valid_and_all_it_names_can_be_imported() -> None:
 
 def test_the_installed_package_holds_its_data() -> None:
     folder = resources.files("napari_dinobloom")
-    for name in ("napari.yaml", "py.typed", "report/templates/report.html.j2", "weights/starter.json"):
+    reports = ("report/schemes.yaml", "report/templates/report.html.j2")
+    for name in ("napari.yaml", "py.typed", *reports, "weights/starter.json"):
         assert folder.joinpath(name).is_file(), name
     weights = folder.joinpath("weights")
     for name in ("starter", "atlas-starter-context", "atlas-starter-published"):

@@ -41,14 +41,17 @@ if TYPE_CHECKING:
     from napari_dinobloom.predict.atlas import Atlas
     from napari_dinobloom.predict.knn import KnnClassifier
     from napari_dinobloom.predict.linear import LinearProbe
+    from napari_dinobloom.predict.mil.model import AttentionMIL
     from napari_dinobloom.progress import Progress
     from napari_dinobloom.report.differential import differential
     from napari_dinobloom.report.html import write_report
+    from napari_dinobloom.report.schemes import load_scheme
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Atlas",
+    "AttentionMIL",
     "BooleanGate",
     "Cells",
     "CropPolicy",
@@ -76,6 +79,7 @@ __all__ = [
     "iter_segment",
     "iter_umap",
     "load_encoder",
+    "load_scheme",
     "patch_pca",
     "patch_similarity",
     "place",
@@ -88,6 +92,7 @@ __all__ = [
 
 _ROOMS = {
     "Atlas": "predict.atlas",
+    "AttentionMIL": "predict.mil.model",
     "BooleanGate": "explore.gates",
     "Cells": "cells.segment",
     "CropPolicy": "cells.crop",
@@ -114,6 +119,7 @@ _ROOMS = {
     "iter_segment": "cells.segment",
     "iter_umap": "explore.layout",
     "load_encoder": "encoders.encoder",
+    "load_scheme": "report.schemes",
     "patch_pca": "encoders.patches",
     "patch_similarity": "encoders.similarity",
     "place": "explore.layout",

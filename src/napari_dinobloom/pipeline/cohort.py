@@ -10,19 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dinobloom.errors import InputError
-from napari_dinobloom.progress import Progress, Steps
+from napari_dinobloom.progress import Steps
 from napari_dinobloom.report.figure_file import check_files
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from napari_dinobloom.encoders.encoder import Encoder
     from napari_dinobloom.explore.projection import Projection
 
 Float32 = npt.NDArray[np.float32]
-
-BATCH = 64
-"""Pictures that are embedded between two reports of progress."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,15 +69,18 @@ def iter_cohort_figure(asked: CohortFigure) -> Steps[list[Path]]:
     DinoBloomError
         If a column, file or patient is missing, or a map belongs to another encoder.
     """
+    from napari_dinobloom.cells.crop import CropPolicy
     from napari_dinobloom.encoders.encoder import load_encoder
     from napari_dinobloom.explore.projection import Projection
+    from napari_dinobloom.predict.pictures import iter_embed_files
 
     rows = read_table(asked.table)
     cohort, new = split(rows, asked.new)
     earlier = None if asked.on is None else Projection.load(asked.on)
     with load_encoder(asked.encoder, asked.device, asked.precision) as encoder:
         files = list(dict.fromkeys([*new["file"], *cohort["file"]]))
-        vectors = yield from iter_embed(files, asked.table.parent, encoder)
+        paths = [asked.table.parent / file for file in files]
+        vectors = (yield from iter_embed_files(paths, encoder, CropPolicy(kind="published"))).X
         facts = {"encoder": encoder.name, "encoder_sha256": encoder.sha256, "pooling": encoder.pooling}
     return (yield from iter_draw(asked, cohort, new, dict(zip(files, vectors, strict=True)), facts, earlier))
 
@@ -164,20 +163,6 @@ def split(rows: pd.DataFrame, new: tuple[str, ...]) -> tuple[pd.DataFrame, pd.Da
     if cohort["file"].nunique() < 12:
         raise InputError("Fewer than 12 cells of reference patients are left: every other patient shares a picture.")
     return cohort, fresh
-
-
-def iter_embed(files: list[str], folder: Path, encoder: Encoder) -> Steps[Float32]:
-    """Embed whole pictures, one cell each, (n, D) float32."""
-    from napari_dinobloom.cells.crop import CropPolicy, resize_picture
-    from napari_dinobloom.io.smear import read_smear
-
-    policy, parts = CropPolicy(kind="published"), []
-    for start in range(0, len(files), BATCH):
-        yield Progress(start, len(files), encoder.name, "embed")
-        pictures = [read_smear(folder / file).load() for file in files[start : start + BATCH]]
-        parts.append(encoder.embed(np.stack([resize_picture(picture, policy) for picture in pictures])))
-    yield Progress(len(files), len(files), encoder.name, "embed")
-    return np.concatenate(parts)
 
 
 def _kinds(

@@ -1,0 +1,317 @@
+"""The predicted group of each patient of a study: trained on patients with a known group, or by a model file.
+
+A model lies in ``models/patients-HASH8.safetensors``; what it found in ``models/patients.json``, which is written last
+and is what `patient_result` reads, and for people in ``tables/patients.csv`` and ``tables/patients_scores.csv``. The
+attention of each cell stands in ``obsm["attention"]`` of the cell table. Of a patient who was used in training only the
+out-of-fold prediction is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_dinobloom.errors import InputError, StudyError
+from napari_dinobloom.explore.gate_axes import ATTENTION
+from napari_dinobloom.explore.gates.base import nearest
+from napari_dinobloom.io.atomic import disk_errors, write_text
+from napari_dinobloom.io.tables import write_csv
+from napari_dinobloom.io.trust import inside
+from napari_dinobloom.pipeline.crops import policy_of
+from napari_dinobloom.pipeline.patient_learning import Float32, iter_learn, out_of_fold, packed, table_of
+from napari_dinobloom.pipeline.settings import resolve
+from napari_dinobloom.progress import Progress, Steps
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from napari_dinobloom.io.study import Study
+    from napari_dinobloom.predict.mil.attention import Attention
+    from napari_dinobloom.predict.mil.model import AttentionMIL
+
+STATE = "models/patients.json"
+TABLE, SCORES = "tables/patients.csv", "tables/patients_scores.csv"
+SCHEMA = 1
+_MOST_BYTES = 1 << 27
+SAME = ("encoder_sha256", "pooling", "crops", "stain")
+"""What the cells of a study and those a model was trained on have in common."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatientResult:
+    """What is predicted of the patients of a study.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Groups in sorted order.
+    table : DataFrame
+        One row a patient with cells: ``patient cells group predicted_group out_of_fold``, then the probability of each
+        group by the model (``p:GROUP``) and by mean pooling (``mean:GROUP``), 0 to 1. ``group`` is empty where none is
+        known. ``out_of_fold`` (bool): used in training; predicted by models that never saw the patient.
+    scores : DataFrame
+        `Validation.scores` of the model.
+    notes : tuple of str
+        Warnings and findings in words.
+    model : Path
+        The model file.
+    """
+
+    classes: tuple[str, ...]
+    table: pd.DataFrame
+    scores: pd.DataFrame
+    notes: tuple[str, ...]
+    model: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bags:
+    """The cells of the patients of a study that take part: living, not excluded, embedded.
+
+    Attributes
+    ----------
+    names : list of str
+        Patients, sorted.
+    rows : list of (n_i,) arrays of int
+        Rows of the cell table.
+    X : list of (n_i, D) arrays of float32
+        Embeddings.
+    sources : list of set of str
+        Hashes of each patient's fields.
+    """
+
+    names: list[str]
+    rows: list[NDArray[np.intp]]
+    X: list[Float32]
+    sources: list[set[str]]
+
+
+def iter_train_patients(study: Study, groups: Mapping[str, str], **options: Any) -> Steps[PatientResult]:
+    """Train on the patients of a study whose group is known, and predict all of its patients.
+
+    Parameters
+    ----------
+    study : Study
+        Open for writing; its cells are embedded.
+    groups : mapping
+        Patient to known group.
+    **options
+        As for `validation.iter_validate`: ``preset``, ``folds``, ``repeats``, ``permutations``, ``seed``, ``device``,
+        and settings of the preset.
+
+    Yields
+    ------
+    Progress
+        The first message warns if a group has fewer than 10 patients.
+
+    Raises
+    ------
+    InputError, StudyError
+        If a patient is unknown or has no cell that can be used, groups are too small, or nothing may be written.
+    """
+    study.ensure_writable()
+    bags = collect(study)
+    obs = study.cells.obs
+    if unknown := sorted(set(groups) - set(obs["patient"].astype(str))):
+        raise InputError(f"There is no patient {unknown[0]!r} in the study{nearest(unknown[0], set(obs['patient']))}.")
+    if empty := sorted(set(groups) - set(bags.names)):
+        raise InputError(
+            f"Patient {empty[0]!r} has no cell that can be used (living, not excluded, embedded): run the study again, "
+            "or leave this patient's group out."
+        )
+    known = np.flatnonzero([name in groups for name in bags.names])
+    model, validation = yield from iter_learn(
+        [bags.X[row] for row in known],
+        [groups[bags.names[row]] for row in known],
+        [bags.names[row] for row in known],
+        [bags.sources[row] for row in known],
+        about(study),
+        options,
+    )
+    yield Progress(0, 1, "all patients", "predict")
+    others = np.setdiff1d(np.arange(len(bags.names)), known)
+    shares = np.zeros((len(bags.names), 2, len(model.classes_)), np.float32)
+    shares[known] = out_of_fold(model, validation)
+    attention: list[Attention | None] = [None] * len(bags.names)
+    for row, one in zip(known, validation.attention, strict=True):
+        attention[row] = one
+    _predict(model, bags, others, shares, attention)
+    table = table_of(bags.names, [len(x) for x in bags.X], groups, shares, model.classes_, set(known.tolist()))
+    result = _keep(study, model, table, validation.scores, validation.notes, bags, attention)
+    yield Progress(1, 1, "all patients", "predict")
+    return result
+
+
+def iter_apply_patients(study: Study, model: Path) -> Steps[PatientResult]:
+    """Predict the patients of a study by a model file.
+
+    Patients whose cells the model was trained on are recognised by their embeddings and get their out-of-fold
+    prediction; their attention is that of the model itself.
+
+    Raises
+    ------
+    InputError, StudyError
+        If the file is no model, or belongs to another encoder or other crops, or nothing may be written.
+    """
+    from napari_dinobloom.predict.mil.model import AttentionMIL
+
+    study.ensure_writable()
+    loaded = AttentionMIL.load(model)
+    check_same(loaded, about(study), model)
+    bags = collect(study)
+    yield Progress(0, 1, "all patients", "predict")
+    shares = np.zeros((len(bags.names), 2, len(loaded.classes_)), np.float32)
+    attention: list[Attention | None] = [None] * len(bags.names)
+    _predict(loaded, bags, np.arange(len(bags.names)), shares, attention)
+    trained = loaded.trained_on_
+    seen = np.full(len(bags.names), -1) if trained is None else trained.find(bags.X)
+    if trained is not None:
+        shares[seen >= 0] = trained.shares[seen[seen >= 0]]
+    used = set(np.flatnonzero(seen >= 0).tolist())
+    table = table_of(bags.names, [len(x) for x in bags.X], {}, shares, loaded.classes_, used)
+    scores, notes = _unpacked(loaded.about["scores"]), tuple(map(str, loaded.about["notes"]))
+    result = _keep(study, loaded, table, scores, notes, bags, attention)
+    yield Progress(1, 1, "all patients", "predict")
+    return result
+
+
+def patient_result(study: Study) -> PatientResult | None:
+    """Read what was trained or applied last; None where nothing was.
+
+    Raises
+    ------
+    StudyError
+        If the file is damaged.
+    """
+    path = inside(study.path, STATE)
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it is {path.stat().st_size:,} bytes long")
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        classes, notes = tuple(map(str, raw["classes"])), tuple(map(str, raw["notes"]))
+        table, scores = _unpacked(raw["table"]), _unpacked(raw["scores"])
+        shown = [f"{kind}:{name}" for kind in ("p", "mean") for name in classes]
+        table = table.astype({"cells": int, "out_of_fold": bool} | dict.fromkeys(shown, float))
+        return PatientResult(classes, table, scores, notes, inside(study.path, str(raw["model"])))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StudyError(f"{path}: is damaged ({error}). Delete it, and train or apply the model again.") from error
+
+
+def collect(study: Study) -> Bags:
+    """Collect the cells of each patient that take part.
+
+    Raises
+    ------
+    StudyError
+        If no cell is embedded.
+    """
+    adata, obs = study.cells, study.cells.obs
+    if adata.X is None or "encoder_sha256" not in adata.uns.get("dinobloom", {}):
+        raise StudyError(f"{study.path}: its cells are not embedded yet. Run the study once.")
+    x = np.asarray(adata.X, dtype=np.float32)
+    away = obs["deleted"].to_numpy(bool) | obs["excluded"].to_numpy(bool) | obs["gone"].to_numpy(bool)
+    away |= (obs["duplicate_of"] != "").to_numpy(bool)  # the same cell, seen in an overlapping field
+    patient = obs["patient"].astype(str).to_numpy()
+    used = np.flatnonzero(~away & (patient != "") & np.isfinite(x).all(axis=1))
+    names = sorted(set(patient[used]))
+    rows = [used[patient[used] == name] for name in names]
+    hashes = {record.id: record.sha256 for record in study.fields}
+    field = obs["field"].astype(str).to_numpy()
+    sources = [{hashes.get(one, "") for one in set(field[part])} for part in rows]
+    return Bags(names, rows, [x[part] for part in rows], sources)
+
+
+def about(study: Study) -> dict[str, Any]:
+    """What the cells of a study are, as a model file says it."""
+    notes = study.cells.uns.get("dinobloom", {})
+    if "encoder_sha256" not in notes:
+        raise StudyError(f"{study.path}: its cells are not embedded yet. Run the study once.")
+    return {
+        "encoder": str(notes.get("encoder", "")),
+        "encoder_sha256": str(notes["encoder_sha256"]),
+        "pooling": str(notes.get("pooling", "class")),
+        "crops": policy_of(resolve(study.settings, {})).to_dict(),
+        "stain": str(notes.get("stain", "")),
+    }
+
+
+def check_same(model: AttentionMIL, cells: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError if a model was trained on another encoder's cells, or on other crops."""
+    if not {*SAME, "scores", "notes"} <= set(model.about):
+        raise InputError(f"{path}: this model does not say on which cells it was trained. Train one on a study.")
+    for name in SAME:
+        if model.about[name] != cells[name]:
+            raise InputError(
+                f"{path}: this model was trained on cells of another kind ({name} {model.about[name]!r}, "
+                f"here {cells[name]!r}). Embed the study as the model's cells were, or train a model on this one."
+            )
+
+
+def _predict(
+    model: AttentionMIL, bags: Bags, rows: NDArray[np.intp], shares: Float32, attention: list[Attention | None]
+) -> None:
+    """Fill in probabilities and attention of some patients."""
+    from napari_dinobloom.predict.mil.model import MEAN
+
+    if not len(rows):
+        return
+    some = [bags.X[row] for row in rows]
+    found = model.proba(some)
+    shares[rows, 0], shares[rows, 1] = found[model.preset.name], found[MEAN]
+    for row, one in zip(rows, model.attention(some), strict=True):
+        attention[row] = one
+
+
+def _keep(
+    study: Study,
+    model: AttentionMIL,
+    table: pd.DataFrame,
+    scores: pd.DataFrame,
+    notes: tuple[str, ...],
+    bags: Bags,
+    attention: Sequence[Attention | None],
+) -> PatientResult:
+    """Write model, tables and attention; what `patient_result` reads comes last. Earlier models stay."""
+    folder = study.path / "models"
+    with disk_errors(folder):
+        folder.mkdir(exist_ok=True)
+        part = model.save(folder / "patients.safetensors")
+        path = folder / f"patients-{hashlib.sha256(part.read_bytes()).hexdigest()[:8]}.safetensors"
+        part.replace(path)
+    write_csv(study.path / TABLE, table, comments=("out_of_fold: by models that never saw the patient.", *notes))
+    write_csv(study.path / SCORES, scores, comments=notes)
+    adata = study.cells
+    adata.obsm[ATTENTION] = _frame(adata, model.classes_, bags, attention)
+    study.save_cells(adata)
+    state: dict[str, Any] = {"schema": SCHEMA, "model": path.relative_to(study.path).as_posix(), "notes": list(notes)}
+    state["classes"] = model.classes_.tolist()
+    state |= {"table": packed(table), "scores": packed(scores)}
+    with disk_errors(study.path / STATE):
+        write_text(study.path / STATE, json.dumps(state, ensure_ascii=False, allow_nan=False) + "\n")
+    return PatientResult(tuple(model.classes_.tolist()), table, scores, notes, path)
+
+
+def _unpacked(raw: Mapping[str, Any]) -> pd.DataFrame:
+    """The table of plain values."""
+    return pd.DataFrame(raw["rows"], columns=raw["columns"])
+
+
+def _frame(
+    adata: AnnData, classes: NDArray[np.str_], bags: Bags, attention: Sequence[Attention | None]
+) -> pd.DataFrame:
+    """Attention of each cell, 0 to 1 within its patient; NaN of cells that took no part."""
+    values = np.full((adata.n_obs, len(classes)), np.nan, np.float32)
+    for rows, one in zip(bags.rows, attention, strict=True):
+        if one is not None:
+            values[rows] = one.scaled
+    return pd.DataFrame(values, index=adata.obs_names, columns=[str(name) for name in classes])
