@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from napari_dinobloom.cells.taxonomy import describe
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.report.counting import PER_100, REASONS, counting
-from napari_dinobloom.report.differential import TITLES, differential, pack_confusion, summary, unpack_confusion
-from napari_dinobloom.report.quantify import ratio_interval, wilson
+from napari_dinobloom.report.differential import TITLES, differential, summary
+from napari_dinobloom.report.quantify import goodman, pack_confusion, ratio_interval, unpack_confusion, wilson
+from napari_dinobloom.report.schemes import load_scheme
 
 NAMED = [
     "neutrophil_segmented",
@@ -102,7 +103,7 @@ def test_a_summary_by_hand() -> None:
     assert row["erythroblasts_per_100"] == pytest.approx(8)
     assert row["smudge_per_100"] == pytest.approx(4)
     assert np.isnan(row["me_ratio"])
-    assert row["note"] == ""
+    assert row["note"] == "fewer than 200 cells"
 
 
 def test_a_marrow_count_by_hand() -> None:
@@ -192,11 +193,125 @@ def test_slides_of_one_name_under_two_patients_stay_apart() -> None:
     assert set(differential(cells, by=("patient",))["level"]) == {"patient"}
 
 
-@pytest.mark.parametrize("n", [0, 1, 99, 100])
-def test_a_short_count_is_noted(n: int) -> None:
+@pytest.mark.parametrize(("n", "few"), [(0, 100), (1, 100), (99, 100), (100, 200), (199, 200), (200, 0)])
+def test_a_short_count_is_noted(n: int, few: int) -> None:
     cells = table((n, {}), (5, {"predicted": "platelet"}))
-    assert (differential(cells)["note"] == ("fewer than 100 cells" if n < 100 else "")).all()
-    assert (summary(cells)["note"] == ("fewer than 100 cells" if n < 100 else "")).all()
+    note = f"fewer than {few} cells" if few else ""
+    assert (differential(cells)["note"] == note).all()
+    assert (summary(cells)["note"] == note).all()
+
+
+def test_intervals_for_all_classes_at_once_stand_beside_those_for_one() -> None:
+    found = differential(BLOOD, by=("slide",))
+    inside = found[found["in_denominator"]]
+    # neutrophils, lymphocytes, unclassified: three categories, whatever stands beside the denominator
+    assert inside["n"].tolist() == [60, 30, 10]
+    low, high = goodman([60, 30, 10])
+    np.testing.assert_allclose(inside["simultaneous_low"], 100 * low)
+    np.testing.assert_allclose(inside["simultaneous_high"], 100 * high)
+    assert (inside["simultaneous_low"] < inside["low"]).all()
+    assert (inside["high"] < inside["simultaneous_high"]).all()
+    assert found.loc[~found["in_denominator"], ["simultaneous_low", "simultaneous_high"]].isna().all(axis=None)
+
+
+SEEN = table(
+    (3, {"predicted": "lymphocyte", "reviewed": True}),
+    (2, {"predicted": "lymphocyte", "label": "blast"}),
+    (1, {"predicted": "smudge_cell", "reviewed": True}),
+    (1, {"predicted": "monocyte", "abstained": True, "reviewed": True}),
+    (40, {"predicted": "monocyte"}),
+    (4, {"predicted": "platelet"}),
+)
+
+
+def test_reviewed_cells_alone_can_be_counted_and_are_not_corrected() -> None:
+    found, row = differential(SEEN, cells="reviewed", by=("slide",)), summary(SEEN, cells="reviewed").iloc[0]
+    counts = dict(zip(found["class"], found["n"], strict=True))
+    assert counts == {"lymphocyte": 3, "blast": 2, "smudge_cell": 1, "unclassified": 1}
+    assert (found["counted"] == 6).all()
+    assert (found["note"] == "fewer than 100 cells; reviewed cells only").all()
+    assert (row["counted"], row["unreviewed"], row["platelet"]) == (6, 44, 0)
+    assert row["note"] == "fewer than 100 cells; reviewed cells only"
+    # with a confusion, too: what a person has looked at needs no correction
+    assert differential(SEEN, cells="reviewed", confusion=CONFUSION)["corrected"].isna().all()
+
+
+def test_of_two_pictures_the_reviewed_one_counts() -> None:
+    cells = table((1, {}), (1, {"reviewed": True, "duplicate_of": "f:00001"}))
+    assert counting(cells, cells="reviewed")["reason"].tolist() == ["unreviewed", ""]
+    assert counting(cells)["reason"].tolist() == ["", "duplicate"]
+
+
+def test_a_scheme_puts_classes_together_and_hides_none() -> None:
+    cells = table(
+        (50, {"predicted": "neutrophil_segmented"}),
+        (10, {"predicted": "neutrophil_band"}),
+        (2, {"label": "neutrophil"}),
+        (30, {"predicted": "lymphocyte"}),
+        (3, {"label": "blast"}),
+        (5, {"predicted": "monocyte", "abstained": True}),
+        (4, {"predicted": "erythroblast"}),
+        (1, {"label": "proerythroblast"}),
+        (9, {"predicted": "platelet"}),
+    )
+    found = differential(cells, by=("slide",), scheme=load_scheme("five-part"))
+    rows = found.set_index("class")
+    assert found["class"].tolist() == [
+        "neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil", "erythroblast", "smudge_cell", "blast",
+        "unclassified",
+    ]  # fmt: skip
+    assert rows["n"].tolist() == [62, 30, 0, 0, 0, 5, 0, 3, 5]
+    assert (rows["counted"] == 100).all()
+    assert rows.loc["neutrophil", "percent"] == pytest.approx(62)
+    assert rows.loc["erythroblast", "per_100_wbc"] == pytest.approx(5)
+    # the blast is no part of the scheme: it counts, has its own line and says so
+    assert rows.loc["blast", "percent"] == pytest.approx(3)
+    assert rows.loc["blast", "note"] == "fewer than 200 cells; not in the scheme"
+    assert (rows["note"].drop("blast") == "fewer than 200 cells").all()
+    # seven lines share the denominator
+    np.testing.assert_allclose(rows.loc["blast", "simultaneous_high"], 100 * goodman([62, 30, 0, 0, 0, 3, 5])[1][5])
+
+
+def test_a_line_is_corrected_as_the_sum_of_its_classes() -> None:
+    confusion = CONFUSION.rename(index={"myelocyte": "neutrophil_band"}, columns={"myelocyte": "neutrophil_band"})
+    cells = table((60, {"predicted": "neutrophil_segmented"}), (40, {"predicted": "neutrophil_band"}), (9, {}))
+    plain = differential(cells, by=("slide",), confusion=confusion).set_index("class")
+    found = differential(cells, by=("slide",), confusion=confusion, scheme=load_scheme("five-part")).set_index("class")
+    both = plain.loc[["neutrophil_segmented", "neutrophil_band"]]
+    assert found.loc["neutrophil", "corrected"] == pytest.approx(both["corrected"].sum())
+    inside = found[found["in_denominator"]]
+    assert inside["corrected"].sum() == pytest.approx(100)
+    # the two are mistaken for each other, which the sum does not feel
+    assert (found["corrected_high"] - found["corrected_low"])["neutrophil"] < (
+        both["corrected_high"] - both["corrected_low"]
+    ).sum()
+
+
+def test_a_scheme_of_the_same_classes_changes_no_number() -> None:
+    cells = table(*[(3 + 5 * i, {"predicted": name}) for i, name in enumerate(NAMED)])
+    plain = differential(cells, confusion=CONFUSION).set_index(["level", "class"])
+    found = differential(cells, confusion=CONFUSION, scheme=load_scheme("matek")).set_index(["level", "class"])
+    same = ["n", "counted", "percent", "low", "high", "corrected", "corrected_low", "corrected_high", "per_100_wbc"]
+    pd.testing.assert_frame_equal(found.loc[plain.index, same], plain[same])
+    assert (found.loc[found.index.difference(plain.index), "n"] == 0).all()
+
+
+def test_what_a_scheme_leaves_out_is_counted_as_such(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("classes: {lymphocyte: , monocyte: {count: excluded}, platelet: {count: per 100}}")
+    scheme = load_scheme(path)
+    cells = table((60, {}), (30, {"predicted": "monocyte"}), (20, {"predicted": "platelet"}))
+    found, row = differential(cells, by=("slide",), scheme=scheme), summary(cells, scheme=scheme).iloc[0]
+    assert found["class"].tolist() == ["lymphocyte", "platelet", "unclassified"]
+    assert line(found, "lymphocyte")["percent"] == 100
+    assert line(found, "platelet")["per_100_wbc"] == pytest.approx(100 * 20 / 60)
+    assert (row["counted"], row["left out"], row["platelet"], row["per 100"]) == (60, 30, 0, 20)
+    assert row["erythroblasts_per_100"] == 0, "platelets per 100 are no erythroblasts"
+
+
+def test_a_blast_of_known_lineage_is_myeloid_in_the_ratio() -> None:
+    cells = table((30, {"label": "myeloblast"}), (5, {"label": "blast"}), (10, {"predicted": "erythroblast"}))
+    assert summary(cells, specimen="marrow").iloc[0]["me_ratio"] == pytest.approx(3)
 
 
 def test_no_cell_gives_empty_tables_of_the_same_form() -> None:
@@ -252,6 +367,7 @@ def test_the_confusion_travels_with_the_cells() -> None:
     ("options", "message"),
     [
         ({"specimen": "urine"}, "'urine'"),
+        ({"cells": "some"}, "'some'"),
         ({"by": ("field",)}, "'field'"),
         ({"by": "slide"}, "'slide'"),
         ({"by": ()}, "one or both"),
@@ -279,10 +395,17 @@ CELL = st.fixed_dictionaries(
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(CELL, min_size=1, max_size=40), st.sampled_from(["blood", "marrow"]), st.randoms(use_true_random=False))
-def test_rules_for_every_table(rows: list[dict], specimen: str, random) -> None:
+@given(
+    st.lists(CELL, min_size=1, max_size=40),
+    st.sampled_from(["blood", "marrow"]),
+    st.sampled_from(["", "five-part", "bmc"]),
+    st.sampled_from(["all", "reviewed"]),
+    st.randoms(use_true_random=False),
+)
+def test_rules_for_every_table(rows: list[dict], specimen: str, scheme: str, chosen: str, random) -> None:
     cells = table(*[(1, row) for row in rows])
-    found, totals = differential(cells, specimen=specimen), summary(cells, specimen=specimen)
+    asked = {"specimen": specimen, "scheme": load_scheme(scheme) if scheme else None, "cells": chosen}
+    found, totals = differential(cells, **asked), summary(cells, **asked)
     inside = found[found["in_denominator"]]
     places = ["level", "patient", "slide"]
     assert {describe(name).group for name in inside["class"]} <= {"leucocyte", "erythroid", "unknown"}
@@ -292,16 +415,18 @@ def test_rules_for_every_table(rows: list[dict], specimen: str, random) -> None:
     np.testing.assert_allclose(percent, 100)
     some = inside.dropna(subset="percent")
     assert ((some["low"] <= some["percent"] + 1e-9) & (some["percent"] <= some["high"] + 1e-9)).all()
+    assert (some["simultaneous_low"] <= some["low"] + 1e-9).all()
+    assert (some["high"] <= some["simultaneous_high"] + 1e-9).all()
     assert (totals[["counted", *REASONS]].sum(axis=1) == totals["cells"]).all()
     assert totals[totals["level"] == "slide"]["cells"].sum() == len(cells)
     assert totals[totals["level"] == "patient"]["cells"].sum() == len(cells)
 
     order = list(range(len(cells)))
     random.shuffle(order)
-    assert differential(cells.iloc[order], specimen=specimen).equals(found)
+    assert differential(cells.iloc[order], **asked).equals(found)
     platelets = table((7, {"predicted": "platelet"}), (3, {"predicted": "artefact"})).set_axis(
         [f"x:{i}" for i in range(10)]
     )
-    more = differential(pd.concat([cells, platelets]), specimen=specimen)
+    more = differential(pd.concat([cells, platelets]), **asked)
     here = more.merge(found[[*places, "class"]], on=[*places, "class"])
     assert here[["n", "counted", "percent"]].equals(found[["n", "counted", "percent"]])

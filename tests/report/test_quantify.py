@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.explore.proportions import wilson
-from napari_dinobloom.report.quantify import corrected_percent, mixture, ratio_interval
+from napari_dinobloom.report.quantify import corrected_percent, goodman, mixture, ratio_interval
 
 CLASSES = ["a", "b", "c"]
 
@@ -178,3 +178,38 @@ def test_the_corrected_interval_covers_the_truth() -> None:
         raw += ((low <= truth) & (truth <= high)).tolist()
     assert np.mean(covered) >= 0.91
     assert np.mean(covered) > np.mean(raw)  # the uncorrected interval misses what the classifier shifts
+
+
+def test_intervals_for_all_classes_at_once() -> None:
+    # Published with the R package CoinMinD for Goodman's method, alpha 0.05
+    low, high = goodman([44, 55, 43, 32, 67, 78])
+    np.testing.assert_allclose(low, [0.09468368, 0.12376893, 0.09208527, 0.06412671, 0.15637944, 0.18692732], atol=5e-9)
+    np.testing.assert_allclose(high, [0.1966413, 0.2350489, 0.1931040, 0.1535697, 0.2760670, 0.3130119], atol=5e-8)
+
+
+@pytest.mark.parametrize("counts", [[56, 72, 73, 59, 62, 87, 58], [5, 1, 0, 94], [3], [0, 200]])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_intervals_for_all_classes_are_those_of_statsmodels(counts: list[int], alpha: float) -> None:
+    from statsmodels.stats.proportion import multinomial_proportions_confint
+
+    np.testing.assert_allclose(
+        np.stack(goodman(counts, alpha), axis=1),
+        np.clip(multinomial_proportions_confint(counts, alpha, method="goodman"), 0, 1),
+        atol=1e-9,
+    )
+
+
+def test_intervals_cover_all_classes_together_as_often_as_they_say() -> None:
+    p = np.array([0.6, 0.25, 0.08, 0.04, 0.02, 0.01])
+    drawn = np.random.default_rng(0).multinomial(200, p, size=2000)
+    ends = [goodman(counts) for counts in drawn]
+    together = np.mean([((low <= p) & (p <= high)).all() for low, high in ends])
+    each = [wilson(counts, 200) for counts in drawn]
+    alone = np.mean([((low <= p) & (p <= high)).all() for low, high in each])
+    assert together > 0.93
+    assert alone < 0.85
+
+
+def test_no_cell_has_no_interval() -> None:
+    assert np.isnan(goodman([0, 0])).all()
+    assert np.shape(goodman([])) == (2, 0)

@@ -1,8 +1,9 @@
 """The classes of blood and marrow cells: how they count, and their colours.
 
 Names follow the labels of the PBC set (Acevedo et al. 2020, doi:10.1016/j.dib.2020.105474), the reference of the
-bundled atlas. Colours are an extension of the Okabe-Ito and Tol palettes, which people with colour-blindness can tell
-apart; neighbours in the differential never share a hue.
+bundled atlas; classes that only other sets tell apart (AML-Cytomorphology, bone marrow cytomorphology) are there too.
+`report/schemes.yaml` maps each set onto them. Colours are an extension of the Okabe-Ito and Tol palettes, which people
+with colour-blindness can tell apart; neighbours in the differential never share a hue.
 """
 
 from __future__ import annotations
@@ -53,10 +54,17 @@ CLASSES: tuple[CellClass, ...] = (
     CellClass("myelocyte", "Myelocyte", "leucocyte", "granulocytic", "#aa4499"),
     CellClass("promyelocyte", "Promyelocyte", "leucocyte", "granulocytic", "#882255"),
     CellClass("blast", "Blast", "leucocyte", "granulocytic", "#ee3377"),
+    CellClass("myeloblast", "Myeloblast", "leucocyte", "granulocytic", "#9966ff"),
+    CellClass("monoblast", "Monoblast", "leucocyte", "monocytic", "#664400"),
+    CellClass("bilobed_promyelocyte", "Promyelocyte, bilobed", "leucocyte", "granulocytic", "#99eeaa"),
+    CellClass("faggot_cell", "Faggot cell", "leucocyte", "granulocytic", "#7700ff"),
     CellClass("atypical_lymphocyte", "Atypical lymphocyte", "leucocyte", "lymphoid", "#117733"),
+    CellClass("immature_lymphocyte", "Immature lymphocyte", "leucocyte", "lymphoid", "#550055"),
     CellClass("plasma_cell", "Plasma cell", "leucocyte", "lymphoid", "#44aa99"),
     CellClass("hairy_cell", "Hairy cell", "leucocyte", "lymphoid", "#999933"),
     CellClass("immature_granulocyte", "Immature granulocyte", "leucocyte", "granulocytic", "#cc6677"),
+    CellClass("abnormal_eosinophil", "Eosinophil, abnormal", "leucocyte", "granulocytic", "#00eedd"),
+    CellClass("other_cell", "Other cell", "leucocyte", "", "#443333"),
     CellClass("erythroblast", "Erythroblast", "erythroid", "erythroid", "#b2182b"),
     CellClass("proerythroblast", "Proerythroblast", "erythroid", "erythroid", "#661100"),
     CellClass("platelet", "Platelet", "platelet", "", "#ddcc77"),
@@ -69,6 +77,9 @@ BY_NAME: dict[str, CellClass] = {c.name: c for c in CLASSES}
 
 CLINICALLY_CRITICAL: tuple[str, ...] = ("blast", "atypical_lymphocyte", "plasma_cell")
 """Classes whose absence from an atlas must be said in every report."""
+
+BLASTS: tuple[str, ...] = ("blast", "myeloblast", "monoblast")
+"""Blasts, with or without their lineage in the name."""
 
 _SPARE = ("#4477aa", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd", "#bbcc33", "#ffaabb", "#225555")
 
@@ -94,6 +105,7 @@ def palette(names: Iterable[str]) -> dict[str, str]:
 
 
 def unnamed_by(classes: Iterable[str]) -> list[str]:
-    """Clinically critical classes that an atlas of `classes` cannot name."""
+    """Clinically critical classes that an atlas of `classes` cannot name; a blast of any lineage is a blast."""
     known = set(classes)
+    known |= {"blast"} if known & set(BLASTS) else set()
     return [name for name in CLINICALLY_CRITICAL if name not in known]

@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.errors import DinoBloomError, InputError
 from napari_dinobloom.io.tables import write_csv
 from napari_dinobloom.report.counting import in_order
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from napari_dinobloom.io.acts import Entry
     from napari_dinobloom.io.study import Study
 
@@ -145,6 +147,38 @@ def labels_by_reader(study: Study, *, prediction: bool = False) -> pd.DataFrame:
     name = PREDICTION if PREDICTION not in labels else f"{PREDICTION} (classifier)"
     named = np.where(obs["abstained"].to_numpy(bool), "", obs["predicted"].to_numpy(dtype=object))
     return labels.assign(**{name: named})
+
+
+def read_by(study: Study, reader: str) -> AnnData:
+    """Return the cells as one reader left them: that reader's labels and marks, and the classifier's names beneath.
+
+    Parameters
+    ----------
+    study : Study
+        Its journal is read; nothing is changed.
+    reader : str
+        Name as it stands in the journal.
+
+    Returns
+    -------
+    AnnData
+        The cell table with ``label`` and ``reviewed`` of this reader alone; without embeddings.
+
+    Raises
+    ------
+    InputError
+        If nobody of this name labelled or reviewed a cell.
+    """
+    from anndata import AnnData
+
+    said = readings(study)
+    if reader not in said.labels:
+        there = ", ".join(said.labels.columns) or "nobody yet"
+        raise InputError(f"{study.name}: {reader!r} has labelled or reviewed no cell; readers are {there}.")
+    obs = study.cells.obs.assign(label="", reviewed=False)
+    obs.loc[said.labels.index, "label"] = said.labels[reader]
+    obs.loc[said.reviewed.index, "reviewed"] = said.reviewed[reader]
+    return AnnData(obs=obs, uns={"dinobloom": dict(study.cells.uns.get("dinobloom", {}))})
 
 
 def agreement(a: Sequence[str] | pd.Series[Any], b: Sequence[str] | pd.Series[Any]) -> Agreement:

@@ -7,10 +7,12 @@ The rule, in this order. A cell does not count that
    earliest, none counts;
 3. touches the border of its field, unless a person reviewed or labelled it;
 4. has a crop that cannot be read (its quality is neither empty nor ``ok``), unless a person reviewed or labelled it;
-5. is a platelet or an artefact;
-6. is a smudge cell, or in blood an erythroblast: these are given per 100 counted cells.
-In blood that leaves leucocytes, in marrow nucleated cells (leucocytes and erythroid cells). Cells on which the
-classifier abstained are counted as ``unclassified``. A person's label overrides the prediction.
+5. was neither reviewed nor labelled by a person, where reviewed cells only are to be counted;
+6. is a platelet or an artefact, or of a class that the counting scheme leaves out;
+7. is a smudge cell, or in blood an erythroblast: these are given per 100 counted cells.
+In blood that leaves leucocytes, in marrow nucleated cells (leucocytes and erythroid cells). A scheme
+(`report.schemes`) may place a class elsewhere in rules 6 and 7. Cells on which the classifier abstained are counted as
+``unclassified``. A person's label overrides the prediction.
 """
 
 from __future__ import annotations
@@ -27,18 +29,25 @@ from napari_dinobloom.errors import DinoBloomError
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_dinobloom.report.schemes import Scheme
+
 Specimen = Literal["blood", "marrow"]
 SPECIMENS: tuple[Specimen, ...] = ("blood", "marrow")
+Selection = Literal["all", "reviewed"]
+SELECTIONS: tuple[Selection, ...] = ("all", "reviewed")
 
 PER_100 = "per 100"
+LEFT_OUT = "left out"
 REASONS: tuple[str, ...] = (
     "deleted",
     "excluded",
     "duplicate",
     "border",
     "unreadable",
+    "unreviewed",
     "platelet",
     "artefact",
+    LEFT_OUT,
     PER_100,
 )
 """Why a cell is not in the denominator; each cell has one reason, the first that applies, or none."""
@@ -46,47 +55,65 @@ REASONS: tuple[str, ...] = (
 SMUDGE = "smudge_cell"
 
 
-def counting(cells: AnnData | pd.DataFrame, *, specimen: Specimen = "blood") -> pd.DataFrame:
+def counting(
+    table: AnnData | pd.DataFrame,
+    /,
+    *,
+    specimen: Specimen = "blood",
+    scheme: Scheme | None = None,
+    cells: Selection = "all",
+) -> pd.DataFrame:
     """Say of each cell what it counts as and, if it does not, why.
 
     Parameters
     ----------
-    cells : AnnData or DataFrame
+    table : AnnData or DataFrame
         The cell table, or its `obs`. ``predicted`` or ``label`` is needed; other columns that are absent count as
         "nothing noted".
     specimen : {"blood", "marrow"}
         What was smeared.
+    scheme : Scheme, optional
+        Says of classes whether they count. It does not rename them: ``class`` stays the cell's own.
+    cells : {"all", "reviewed"}
+        Which cells can count: all, or those that a person has reviewed or labelled.
 
     Returns
     -------
     DataFrame
-        With the index of `cells`: ``class`` (str), ``known`` (bool, a person stated it) and ``reason`` (str, one of
+        With the index of `table`: ``class`` (str), ``known`` (bool, a person stated it) and ``reason`` (str, one of
         `REASONS`, or "" for a cell in the denominator).
 
     Raises
     ------
     DinoBloomError
-        If `specimen` is not known or there is neither a prediction nor a label.
+        If `specimen` or `cells` is not known or there is neither a prediction nor a label.
     """
     if specimen not in SPECIMENS:
         raise DinoBloomError(f"Specimen {specimen!r} is not known; use 'blood' or 'marrow'")
-    obs = table_of(cells)
+    if cells not in SELECTIONS:
+        raise DinoBloomError(f"Cells {cells!r} cannot be counted; use 'all' or 'reviewed'")
+    obs = table_of(table)
     if len(obs) and not {"predicted", "label"} & set(obs.columns):
         raise DinoBloomError("The cells have neither a prediction nor a label: classify them before counting")
     label, predicted = text(obs, "label"), text(obs, "predicted")
     known = label != ""
     unsure = flag(obs, "abstained") | (predicted == "")
     name = np.where(known, label, np.where(unsure, UNCLASSIFIED, predicted)).astype(object)
-    reason = _own_reason(obs, known)
+    reason = _own_reason(obs, known, cells)
     reason = np.where(_twin_counts_instead(obs, reason, known), "duplicate", reason)
     for one in np.unique(name.astype(str)):
-        why = class_reason(one, specimen)
+        why = class_reason(one, specimen, scheme)
         reason = np.where((name == one) & (reason == ""), why, reason)
     return pd.DataFrame({"class": name, "known": known, "reason": reason.astype(object)}, index=obs.index)
 
 
-def class_reason(name: str, specimen: Specimen) -> str:
+def class_reason(name: str, specimen: Specimen, scheme: Scheme | None = None) -> str:
     """Why cells of class `name` are not in the denominator: one of `REASONS`, or "" if they are."""
+    line = None if scheme is None else scheme.line(name)
+    if line is not None:
+        if line.count:
+            return {"denominator": "", "per 100": PER_100, "excluded": LEFT_OUT}[line.count]
+        name = line.members[0]
     if name == SMUDGE:
         return PER_100
     group = describe(name).group
@@ -122,8 +149,8 @@ def flag(obs: pd.DataFrame, column: str) -> NDArray[np.bool_]:
     return values.where(values.notna(), False).astype(bool).to_numpy()
 
 
-def _own_reason(obs: pd.DataFrame, known: NDArray[np.bool_]) -> NDArray[np.object_]:
-    """Reasons that lie in the cell alone: deleted, excluded, border, unreadable."""
+def _own_reason(obs: pd.DataFrame, known: NDArray[np.bool_], cells: Selection) -> NDArray[np.object_]:
+    """Reasons that lie in the cell alone: deleted, excluded, border, unreadable, unreviewed."""
     seen = flag(obs, "reviewed") | known
     quality = text(obs, "quality")
     conditions = [
@@ -131,8 +158,9 @@ def _own_reason(obs: pd.DataFrame, known: NDArray[np.bool_]) -> NDArray[np.objec
         flag(obs, "excluded"),
         flag(obs, "touches_border") & ~seen,
         (quality != "") & (quality != "ok") & ~seen,
+        ~seen & (cells == "reviewed"),
     ]
-    reason = np.select(conditions, ["deleted", "excluded", "border", "unreadable"], default="")
+    reason = np.select(conditions, ["deleted", "excluded", "border", "unreadable", "unreviewed"], default="")
     return reason.astype(object)
 
 

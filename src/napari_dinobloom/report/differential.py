@@ -5,8 +5,8 @@ Which cells count is stated in `napari_dinobloom.report.counting`. Research use,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.explore.proportions import wilson
+from napari_dinobloom.predict.novelty import FAR_SHARE
 from napari_dinobloom.report.counting import (
+    LEFT_OUT,
     PER_100,
     REASONS,
     SMUDGE,
+    Selection,
     Specimen,
     class_reason,
     counting,
@@ -27,18 +30,26 @@ from napari_dinobloom.report.counting import (
     table_of,
     text,
 )
-from napari_dinobloom.report.quantify import check_confusion, corrected_percent, ratio_interval
+from napari_dinobloom.report.quantify import (
+    check_confusion,
+    corrected_percent,
+    goodman,
+    ratio_interval,
+    unpack_confusion,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-VERSION = 1
+    from napari_dinobloom.report.schemes import Scheme
+
+VERSION = 2
 LEVELS = ("patient", "slide")
-FEW = 100
-FEW_NOTE = "fewer than 100 cells"
-FAR_SHARE = 0.10
-"""Share of cells beyond the atlas' distance limit above which a count is not corrected: the confusion of the atlas' own
-kind of smears says nothing about others."""
+FEW = (100, 200)
+"""A count of fewer cells is noted. Laboratories count 100 or more; the reference count of CLSI H20-A2 (2007), against
+which analysers are judged, is of 200 cells by each of two examiners."""
+REVIEWED_NOTE = "reviewed cells only"
+STRANGE_NOTE = "not in the scheme"
 FAR_NOTE = "not corrected: the stain or scanner is unlike the atlas"
 
 TITLES: dict[str, str] = {
@@ -51,6 +62,8 @@ TITLES: dict[str, str] = {
     "percent": "%",
     "low": "Low (95 %, Wilson, counting error only)",
     "high": "High (95 %, Wilson, counting error only)",
+    "simultaneous_low": "Low (95 % for all classes at once, Goodman, counting error only)",
+    "simultaneous_high": "High (95 % for all classes at once, Goodman, counting error only)",
     "corrected": "% corrected for the classifier's held-out confusion",
     "corrected_low": "Low (95 %, counting and confusion)",
     "corrected_high": "High (95 %, counting and confusion)",
@@ -63,22 +76,41 @@ TITLES: dict[str, str] = {
 """What the columns of `differential` are called in tables for people."""
 
 MYELOID = ("granulocytic", "monocytic")
-"""Lineages that are myeloid in the myeloid to erythroid ratio. Blasts are left out of it: their lineage is not to be
-seen in a smear. Laboratories differ in whether monocytes are included; here they are."""
+"""Lineages that are myeloid in the myeloid to erythroid ratio. Cells called blasts and no more are left out of it:
+their lineage is not to be seen in a smear. Laboratories differ in whether monocytes are included; here they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is counted and how: `lines` in order, `inside` (bool) those in the denominator, `note` for each line."""
+
+    lines: tuple[str, ...]
+    inside: NDArray[np.bool_]
+    specimen: Specimen
+    scheme: Scheme | None
+    confusion: pd.DataFrame | None
+    note: str
+
+    def named(self, name: str) -> str:
+        """Line that class `name` is counted in."""
+        return name if self.scheme is None else self.scheme.named(name)
 
 
 def differential(
-    cells: AnnData | pd.DataFrame,
+    table: AnnData | pd.DataFrame,
+    /,
     *,
     specimen: Specimen = "blood",
     by: Sequence[str] = LEVELS,
     confusion: pd.DataFrame | None = None,
+    scheme: Scheme | None = None,
+    cells: Selection = "all",
 ) -> pd.DataFrame:
     """Differential count per patient and slide.
 
     Parameters
     ----------
-    cells : AnnData or DataFrame
+    table : AnnData or DataFrame
         The cell table (see the study format), or its `obs`.
     specimen : {"blood", "marrow"}
         Blood: the denominator is white cells; erythroblasts and smudge cells are given per 100 of them. Marrow: it is
@@ -88,17 +120,24 @@ def differential(
     confusion : DataFrame, optional
         Held-out confusion of what named the cells (`Atlas.confusion_table`), for the corrected columns. By default
         the one that `pack_confusion` put into ``uns["dinobloom"]["confusion"]``; without any they are NaN.
+    scheme : Scheme, optional
+        Lines to count in (`report.schemes.load_scheme`); by default each class is a line.
+    cells : {"all", "reviewed"}
+        Which cells are counted: all, or those that a person has reviewed or labelled. These are not corrected.
 
     Returns
     -------
     DataFrame
         One row for each level, patient, slide and class. Columns: ``level patient slide class`` (str; slide is ""
         at level patient), ``n`` (cells of the class), ``counted`` (cells in the denominator), ``percent low high``
-        (Wilson 95 %, counting error only; NaN outside the denominator), ``corrected corrected_low corrected_high``
-        (percent, 95 %), ``per_100_wbc per_100_low per_100_high`` (for classes outside the denominator, else NaN),
-        ``in_denominator`` (bool), ``note`` (fewer than 100 cells; not corrected, as more than 10 % of the cells are
-        unlike the atlas; or ""). Every level lists the same classes; platelets and artefacts are never listed.
-        ``unclassified`` is the line of cells that nobody and nothing named.
+        (Wilson 95 %, counting error only; NaN outside the denominator), ``simultaneous_low simultaneous_high`` (95 %
+        for all lines of the denominator at once, Goodman), ``corrected corrected_low corrected_high`` (percent, 95 %),
+        ``per_100_wbc per_100_low per_100_high`` (for classes outside the denominator, else NaN), ``in_denominator``
+        (bool), ``note`` (fewer than 100 or 200 cells; reviewed cells only; not in the scheme; not corrected, as more
+        than 10 % of the cells are unlike the atlas; or ""). Every level lists the same classes: all lines of the
+        scheme, then classes that it lacks and that were seen or that the atlas can name; without a scheme only
+        these. Platelets, artefacts and what the scheme leaves out are never listed. ``unclassified`` is the line of
+        cells that nobody and nothing named.
 
     Raises
     ------
@@ -107,30 +146,37 @@ def differential(
     """
     _check_levels(by)
     if confusion is None:
-        confusion = _stored_confusion(cells)
+        confusion = _stored_confusion(table)
     if confusion is not None:
         check_confusion(confusion)
-    counted = counting(cells, specimen=specimen)
-    counted["far"] = _far(cells)
-    seen = set(counted.loc[counted["reason"].isin(["", PER_100]), "class"])
-    known_to_atlas = set() if confusion is None else set(confusion.index)
-    listed = {name for name in seen | known_to_atlas if class_reason(name, specimen) in ("", PER_100)}
-    names = in_order(listed | {UNCLASSIFIED})
+    counted = counting(table, specimen=specimen, scheme=scheme, cells=cells)
+    counted["far"] = _far(table)
+    if cells == "reviewed":
+        confusion = None
+    plan = _plan(counted, specimen, scheme, confusion, REVIEWED_NOTE if cells == "reviewed" else "")
     frames = [
-        _lines(part, names, specimen, confusion).assign(level=level, patient=patient, slide=slide)
-        for level, patient, slide, part in _groups(table_of(cells), counted, by)
+        _lines(part, plan).assign(level=level, patient=patient, slide=slide)
+        for level, patient, slide, part in _groups(table_of(table), counted, by)
     ]
     if not frames:
-        frames = [_lines(counted, names, specimen, None).iloc[:0].assign(level="", patient="", slide="")]
+        frames = [_lines(counted, plan).iloc[:0].assign(level="", patient="", slide="")]
     return pd.concat(frames, ignore_index=True)[list(TITLES)]
 
 
-def summary(cells: AnnData | pd.DataFrame, *, specimen: Specimen = "blood", by: Sequence[str] = LEVELS) -> pd.DataFrame:
+def summary(
+    table: AnnData | pd.DataFrame,
+    /,
+    *,
+    specimen: Specimen = "blood",
+    by: Sequence[str] = LEVELS,
+    scheme: Scheme | None = None,
+    cells: Selection = "all",
+) -> pd.DataFrame:
     """What was counted and what was not, per patient and slide.
 
     Parameters
     ----------
-    cells, specimen, by
+    table, specimen, by, scheme, cells
         As for `differential`.
 
     Returns
@@ -144,14 +190,15 @@ def summary(cells: AnnData | pd.DataFrame, *, specimen: Specimen = "blood", by: 
         me_low me_high`` (marrow; ratio NaN in blood), ``note``.
     """
     _check_levels(by)
-    counted = counting(cells, specimen=specimen)
+    counted = counting(table, specimen=specimen, scheme=scheme, cells=cells)
+    note = REVIEWED_NOTE if cells == "reviewed" else ""
     rows = [
-        {"level": level, "patient": patient, "slide": slide, **_totals(part, specimen)}
-        for level, patient, slide, part in _groups(table_of(cells), counted, by)
+        {"level": level, "patient": patient, "slide": slide, **_totals(part, specimen, note)}
+        for level, patient, slide, part in _groups(table_of(table), counted, by)
     ]
     if rows:
         return pd.DataFrame(rows)
-    empty = {"level": "", "patient": "", "slide": "", **_totals(counted, specimen)}
+    empty = {"level": "", "patient": "", "slide": "", **_totals(counted, specimen, note)}
     return pd.DataFrame([empty]).iloc[:0]
 
 
@@ -175,20 +222,36 @@ def _groups(
                 yield "slide", str(patient), str(slide), of_slide
 
 
-def _lines(
-    cells: pd.DataFrame, names: Sequence[str], specimen: Specimen, confusion: pd.DataFrame | None
-) -> pd.DataFrame:
-    """Lines of the differential of one slide or patient, one for each of `names`."""
+def _plan(
+    counted: pd.DataFrame, specimen: Specimen, scheme: Scheme | None, confusion: pd.DataFrame | None, note: str
+) -> _Plan:
+    """Lines of all differentials of a table: those of the scheme, then other classes, the unclassified last."""
+    listed = ("", PER_100)
+    seen = set(counted.loc[counted["reason"].isin(listed), "class"])
+    classes = seen | (set() if confusion is None else set(confusion.index))
+    reason = {name: class_reason(name, specimen, scheme) for name in classes}
+    of_scheme = [] if scheme is None else [line.name for line in scheme.classes]
+    reason |= {name: class_reason(name, specimen, scheme) for name in of_scheme}
+    others = {name for name in classes if scheme is None or scheme.line(name) is None}
+    names = [name for name in of_scheme + in_order(others - set(of_scheme)) if reason[name] in listed]
+    lines = (*(name for name in names if name != UNCLASSIFIED), UNCLASSIFIED)
+    inside = np.array([class_reason(name, specimen, scheme) == "" for name in lines])
+    return _Plan(lines, inside, specimen, scheme, confusion, note)
+
+
+def _lines(cells: pd.DataFrame, plan: _Plan) -> pd.DataFrame:
+    """Lines of the differential of one slide or patient."""
     usable = cells[cells["reason"].isin(["", PER_100])]
-    n = usable["class"].value_counts().reindex(list(names), fill_value=0).to_numpy(dtype=np.int64)
-    inside = np.array([class_reason(name, specimen) == "" for name in names])
+    inside = plan.inside
+    named = {name: plan.named(name) for name in usable["class"].unique()}
+    n = usable["class"].map(named).value_counts().reindex(list(plan.lines), fill_value=0).to_numpy(dtype=np.int64)
     total = int(n[inside].sum())
     low, high = wilson(np.where(inside, n, 0), total)
     share = np.where(inside, n, 0) / (total or np.nan)
     beside, beside_low, beside_high = _per_100(np.where(inside, 0, n), total)
     lines = pd.DataFrame(
         {
-            "class": pd.Series(names, dtype=object),
+            "class": pd.Series(plan.lines, dtype=object),
             "n": n,
             "counted": total,
             "percent": np.where(inside, 100 * share, np.nan),
@@ -198,15 +261,28 @@ def _lines(
             "per_100_low": np.where(inside, np.nan, beside_low),
             "per_100_high": np.where(inside, np.nan, beside_high),
             "in_denominator": inside,
-            "note": FEW_NOTE if total < FEW else "",
         }
     )
+    both = np.full((2, len(n)), np.nan)
+    both[:, inside] = goodman(n[inside])
+    lines[["simultaneous_low", "simultaneous_high"]] = 100 * both.T
     far = usable.loc[~usable["known"].to_numpy(dtype=bool), "far"]
-    if confusion is not None and len(far) and far.mean() > FAR_SHARE:
-        confusion = None
-        lines["note"] = [f"{note}; {FAR_NOTE}".removeprefix("; ") for note in lines["note"]]
-    corrected = _corrected(cells, names, inside, confusion)
+    unlike = plan.confusion is not None and len(far) > 0 and far.mean() > FAR_SHARE
+    corrected = _corrected(cells, plan, None if unlike else plan.confusion)
+    lines["note"] = _notes(plan, total, FAR_NOTE if unlike else "")
     return pd.concat([lines, corrected.reset_index(drop=True)], axis=1)
+
+
+def _notes(plan: _Plan, total: int, unlike: str) -> list[str]:
+    """What is to be known of each line."""
+    known = None if plan.scheme is None else {line.name for line in plan.scheme.classes} | {UNCLASSIFIED}
+    strange = [STRANGE_NOTE if known is not None and name not in known else "" for name in plan.lines]
+    return ["; ".join(filter(None, (few_note(total), plan.note, one, unlike))) for one in strange]
+
+
+def few_note(counted: int) -> str:
+    """Note of a count of so few cells; "" for one that is long enough."""
+    return next((f"fewer than {few} cells" for few in FEW if counted < few), "")
 
 
 def _far(cells: AnnData | pd.DataFrame) -> NDArray[np.bool_]:
@@ -228,35 +304,38 @@ def _per_100(n: NDArray[np.int64], total: int) -> tuple[NDArray[np.float64], NDA
     return 100 * values[:, 0], 100 * values[:, 1], 100 * values[:, 2]
 
 
-def _corrected(
-    cells: pd.DataFrame, names: Sequence[str], inside: NDArray[np.bool_], confusion: pd.DataFrame | None
-) -> pd.DataFrame:
-    """Corrected percentages of `names`, NaN outside the denominator and where there is no confusion."""
+def _corrected(cells: pd.DataFrame, plan: _Plan, confusion: pd.DataFrame | None) -> pd.DataFrame:
+    """Corrected percentages of the lines, NaN outside the denominator and where there is no confusion."""
     columns = {"corrected": "corrected", "low": "corrected_low", "high": "corrected_high"}
     if confusion is None:
-        return pd.DataFrame(np.nan, index=list(names), columns=list(columns.values()))
-    usable = cells[cells["reason"].isin(["", PER_100, "platelet", "artefact"])]
+        return pd.DataFrame(np.nan, index=list(plan.lines), columns=list(columns.values()))
+    usable = cells[cells["reason"].isin(["", PER_100, "platelet", "artefact", LEFT_OUT])]
     known = usable["known"].to_numpy(dtype=bool)
-    denominator = {name for name, counts in zip(names, inside, strict=True) if counts}
+    classes = {*confusion.index, *usable["class"], UNCLASSIFIED}
+    inside = {name for name in classes if class_reason(name, plan.specimen, plan.scheme) == ""}
     found = corrected_percent(
         usable.loc[~known, "class"].value_counts().to_dict(),
         usable.loc[known, "class"].value_counts().to_dict(),
         confusion,
-        denominator,
+        inside,
+        lines={name: plan.named(name) for name in inside},
     )
-    wide = found.rename(columns=columns).reindex(list(names))
+    wide = found.rename(columns=columns).reindex(list(plan.lines))
     if len(usable):
         # Nothing that the atlas or a person can name is left: all of it was shared out among the classes.
-        wide.loc[[name for name in denominator if name not in found.index]] = 0.0
+        wide.loc[[n for n, counts in zip(plan.lines, plan.inside, strict=True) if counts and n not in found.index]] = (
+            0.0
+        )
     return wide
 
 
-def _totals(cells: pd.DataFrame, specimen: Specimen) -> dict[str, Any]:
+def _totals(cells: pd.DataFrame, specimen: Specimen, note: str) -> dict[str, Any]:
     """Counts of one slide or patient for `summary`."""
     inside = cells[cells["reason"] == ""]
     total = len(inside)
     beside = cells.loc[cells["reason"] == PER_100, "class"]
-    erythroblasts = int((beside != SMUDGE).sum()) if specimen == "blood" else None
+    erythroid_beside = beside.map(lambda name: describe(name).group) == "erythroid"
+    erythroblasts = int(erythroid_beside.sum()) if specimen == "blood" else None
     row: dict[str, Any] = {
         "cells": len(cells),
         "counted": total,
@@ -268,44 +347,14 @@ def _totals(cells: pd.DataFrame, specimen: Specimen) -> dict[str, Any]:
         ratio = (np.nan, np.nan, np.nan) if count is None or total == 0 else ratio_interval(count, total)
         for ending, value in zip(("", "_low", "_high"), ratio, strict=True):
             row[name + ending] = 100 * value
-    lineage = inside["class"].map(lambda name: "" if name == "blast" else describe(name).lineage)
+    whole = cells.loc[cells["reason"].isin(["", PER_100] if specimen == "marrow" else [""]), "class"]
+    lineage = whole.map(lambda name: "" if name == "blast" else describe(name).lineage)
     myeloid, erythroid = int(lineage.isin(MYELOID).sum()), int((lineage == "erythroid").sum())
     me = ratio_interval(myeloid, erythroid) if specimen == "marrow" else (np.nan, np.nan, np.nan)
     row |= {"myeloid": myeloid, "erythroid": erythroid}
     row |= dict(zip(("me_ratio", "me_low", "me_high"), me, strict=True))
-    row["note"] = FEW_NOTE if total < FEW else ""
+    row["note"] = "; ".join(filter(None, (few_note(total), note)))
     return row
-
-
-def pack_confusion(confusion: pd.DataFrame) -> str:
-    """Confusion table as JSON text, as it stands in ``uns["dinobloom"]["confusion"]`` of a cell table."""
-    check_confusion(confusion)
-    return json.dumps(
-        {
-            "true": list(confusion.index),
-            "named": list(confusion.columns),
-            "counts": confusion.to_numpy(dtype=np.int64).tolist(),
-        }
-    )
-
-
-def unpack_confusion(document: str) -> pd.DataFrame:
-    """Confusion table from what `pack_confusion` wrote.
-
-    Raises
-    ------
-    DinoBloomError
-        If it is not such a text.
-    """
-    try:
-        parts = json.loads(document)
-        table = pd.DataFrame(np.asarray(parts["counts"], dtype=np.int64), index=parts["true"], columns=parts["named"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise DinoBloomError(
-            f"The stored confusion table cannot be read ({error}): classify the cells again"
-        ) from error
-    check_confusion(table)
-    return table
 
 
 def _stored_confusion(cells: AnnData | pd.DataFrame) -> pd.DataFrame | None:

@@ -18,6 +18,7 @@ from napari_dinobloom.report.legend import Entry, Legend
 
 DOTS_AS_VECTORS = 20_000
 MAP_WIDTH, MAP_HEIGHT = 800, 560
+GROUND = "#cbd1d8"
 _RASTER = 2
 
 
@@ -105,16 +106,22 @@ class MapLayer:
 
 @dataclass(frozen=True, slots=True)
 class MapFigure:
-    """The map of all cells, the commonest class at the bottom; `missing` cells have no place on it."""
+    """The map of all cells, the commonest class at the bottom; `missing` cells have no place on it.
+
+    `ground` is a grey picture of the cells that are not told apart, empty where all are.
+    """
 
     layers: tuple[MapLayer, ...]
     dot: float
     missing: int
+    ground: str = ""
     width: int = MAP_WIDTH
     height: int = MAP_HEIGHT
 
 
-def map_figure(xy: npt.ArrayLike, shown: pd.Series, legend: Legend) -> MapFigure:
+def map_figure(
+    xy: npt.ArrayLike, shown: pd.Series, legend: Legend, *, among: npt.NDArray[np.bool_] | None = None
+) -> MapFigure:
     """Place cells on the map.
 
     Parameters
@@ -125,19 +132,27 @@ def map_figure(xy: npt.ArrayLike, shown: pd.Series, legend: Legend) -> MapFigure
         Class of each cell.
     legend : Legend
         Titles and colours.
+    among : array of bool, (n,), optional
+        The cells to tell apart, over all others in grey; `missing` then counts among them.
     """
     points = np.asarray(xy, dtype=float).reshape(-1, 2)
     known = np.isfinite(points).all(axis=1)
-    names = shown.to_numpy(dtype=str)[known]
-    if not known.any():
-        return MapFigure((), 3.0, len(points))
-    placed = _fit(points[known])
-    dot = float(np.clip(160 / np.sqrt(known.sum()), 2.2, 7.0))
+    mine = np.ones(len(points), dtype=bool) if among is None else among
+    missing = int((mine & ~known).sum())
+    if not (mine & known).any():
+        return MapFigure((), 3.0, missing)
+    spots = _fit(points[known])
+    placed, names = spots[mine[known]], shown.to_numpy(dtype=str)[mine & known]
+    dot = float(np.clip(160 / np.sqrt(len(placed)), 2.2, 7.0))
     counts = pd.Series(names).value_counts()
     order = sorted(counts.index, key=lambda name: (name != UNCLASSIFIED, -counts[name], legend.rank(name)))
     vectors = len(placed) <= DOTS_AS_VECTORS
     layers = tuple(_layer(legend[name], placed[names == name], dot, vectors=vectors) for name in order)
-    return MapFigure(layers, round(dot, 1), int((~known).sum()))
+    ground = ""
+    if len(placed) < len(spots):
+        around = float(np.clip(160 / np.sqrt(len(spots)), 1.5, 5.0))
+        ground = mask_uri(_splat(spots * _RASTER, around * _RASTER / 2), GROUND)
+    return MapFigure(layers, round(dot, 1), missing, ground)
 
 
 def _fit(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

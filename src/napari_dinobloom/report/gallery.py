@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +31,7 @@ class Crops(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Portrait:
-    """One cell in a gallery; `picture` is empty where no crop was kept."""
+    """One cell in a gallery; `picture` is empty where no crop was kept, `note` says why it is shown."""
 
     anchor: str
     cell_id: str
@@ -42,6 +42,7 @@ class Portrait:
     confidence: float | None
     nearest: Entry | None
     reason: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Gallery:
     portraits: tuple[Portrait, ...]
 
 
-def iter_galleries(cells: pd.DataFrame, crops: Crops | None, legend: Legend) -> Iterator[Gallery]:
+def iter_galleries(cells: pd.DataFrame, crops: Crops | None, legend: Legend, *, most: int = SHOWN) -> Iterator[Gallery]:
     """Yield one gallery for each class, then the unclassified, then the cells discarded for other reasons than class.
 
     Parameters
@@ -64,29 +65,38 @@ def iter_galleries(cells: pd.DataFrame, crops: Crops | None, legend: Legend) -> 
         Their pictures by ``row``.
     legend : Legend
         Titles and colours; its order is the order of the galleries.
+    most : int
+        Cells shown of each class.
     """
     kept = cells["reason"].isin(BY_CLASS)
     groups = {str(name): rows for name, rows in cells[kept].groupby("shown", sort=False)}
     names = sorted(groups, key=lambda name: (name == UNCLASSIFIED, legend.rank(name)))
     for name in names:
-        yield _gallery(legend[name], groups[name], crops, legend)
+        yield _gallery(legend[name], groups[name], crops, legend, most)
     if not kept.all():
-        yield _gallery(None, cells[~kept], crops, legend)
+        yield _gallery(None, cells[~kept], crops, legend, most)
 
 
-def _gallery(entry: Entry | None, rows: pd.DataFrame, crops: Crops | None, legend: Legend) -> Gallery:
-    """Pictures of `SHOWN` cells spread evenly over the ranking by confidence, so that the doubtful are not hidden."""
+def _gallery(entry: Entry | None, rows: pd.DataFrame, crops: Crops | None, legend: Legend, most: int) -> Gallery:
+    """Pictures of `most` cells spread evenly over the ranking by confidence, so that the doubtful are not hidden."""
     ranked = rows.assign(rank=rows["confidence"].fillna(1.0)).sort_values(
         ["rank", "row"], ascending=[False, True], kind="stable"
     )
-    take = np.unique(np.linspace(0, len(ranked) - 1, min(SHOWN, len(ranked))).round().astype(int))
-    records = ranked.iloc[take].to_dict("records")
-    return Gallery(
-        entry, len(rows), tuple(_portrait({str(k): v for k, v in r.items()}, crops, legend) for r in records)
-    )
+    take = np.unique(np.linspace(0, len(ranked) - 1, min(most, len(ranked))).round().astype(int))
+    return Gallery(entry, len(rows), tuple(portraits(ranked.iloc[take], crops, legend)))
 
 
-def _portrait(row: dict[str, object], crops: Crops | None, legend: Legend) -> Portrait:
+def portraits(
+    rows: pd.DataFrame, crops: Crops | None, legend: Legend, notes: Sequence[str] | None = None
+) -> list[Portrait]:
+    """Pictures of cells in their order; `rows` as `sightings` gives them, with a note for each."""
+    records = [{str(name): value for name, value in record.items()} for record in rows.to_dict("records")]
+    return [
+        _portrait(row, crops, legend, note) for row, note in zip(records, notes or [""] * len(records), strict=True)
+    ]
+
+
+def _portrait(row: dict[str, object], crops: Crops | None, legend: Legend, note: str) -> Portrait:
     """One cell with its picture."""
     number = int(str(row["row"]))
     picture = ""
@@ -103,4 +113,5 @@ def _portrait(row: dict[str, object], crops: Crops | None, legend: Legend) -> Po
         confidence if np.isfinite(confidence) else None,
         legend[str(row["nearest"])] if row["nearest"] else None,
         "" if row["reason"] in BY_CLASS else reason_words(row),
+        note,
     )

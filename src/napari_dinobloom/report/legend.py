@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from napari_dinobloom.cells.taxonomy import CLASSES, describe
@@ -22,10 +22,17 @@ _TAGS = {
     "myelocyte": "MYELO",
     "promyelocyte": "PRO",
     "blast": "BLAST",
+    "myeloblast": "MYBL",
+    "monoblast": "MOBL",
+    "bilobed_promyelocyte": "PRO-B",
+    "faggot_cell": "FAGG",
     "atypical_lymphocyte": "ATYP",
+    "immature_lymphocyte": "LY-IM",
     "plasma_cell": "PLASMA",
     "hairy_cell": "HAIRY",
     "immature_granulocyte": "IG",
+    "abnormal_eosinophil": "EOS-A",
+    "other_cell": "OTHER",
     "erythroblast": "NRBC",
     "proerythroblast": "PRO-E",
     "platelet": "PLT",
@@ -33,6 +40,12 @@ _TAGS = {
     "artefact": "ART",
     "unclassified": "?",
 }
+
+_PEOPLE = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#332288", "#88ccee", "#117733"),
+    *("#999933", "#aa4499", "#44aa99", "#882255", "#ddaa33", "#bb5566", "#6699cc", "#997700", "#994455", "#4477aa"),
+)
+"""Colours of patients and groups, as on the map of the plugin: Okabe and Ito, then Tol's sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +93,25 @@ class Legend:
     palette : mapping of str to str
         Colours of the study. A value that is not ``#rrggbb`` is not believed (it would land in a style sheet): the
         taxonomy's own colour is taken.
+    titles : mapping of str to str, optional
+        Names for readers that differ from the taxonomy's, as those of a counting scheme.
     """
 
-    def __init__(self, names: Iterable[str], palette: Mapping[str, str]) -> None:
+    def __init__(
+        self, names: Iterable[str], palette: Mapping[str, str], titles: Mapping[str, str] | None = None
+    ) -> None:
         ordered = sorted({str(n) for n in names}, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
-        self._entries = {name: _entry(name, i, palette) for i, name in enumerate(ordered)}
+        self._entries = {name: _entry(name, i, palette, titles or {}) for i, name in enumerate(ordered)}
+
+    @classmethod
+    def of_names(cls, names: Sequence[str], key: str) -> Legend:
+        """A legend of names that are no classes, in their order; colours repeat after 20. `key` begins style names."""
+        legend = cls((), {})
+        legend._entries = {
+            name: Entry(name, name or "not named", str(i + 1), _PEOPLE[i % len(_PEOPLE)], f"{key}{i}", i)
+            for i, name in enumerate(names)
+        }
+        return legend
 
     def __getitem__(self, name: str) -> Entry:
         """The entry of class `name`; KeyError for a class that was not announced."""
@@ -100,10 +127,10 @@ class Legend:
         return self._entries[name].place
 
 
-def _entry(name: str, place: int, palette: Mapping[str, str]) -> Entry:
+def _entry(name: str, place: int, palette: Mapping[str, str], titles: Mapping[str, str]) -> Entry:
     """The legend's line for class `name`."""
     known = describe(name)
     given = str(palette.get(name, ""))
     colour = given if _HEX.fullmatch(given) else known.colour
     tag = _TAGS.get(name) or known.title[:5].upper()
-    return Entry(name, known.title, tag, colour, f"k{place}", place)
+    return Entry(name, titles.get(name) or known.title, tag, colour, f"k{place}", place)

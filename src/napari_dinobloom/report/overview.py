@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe, unnamed_by
+from napari_dinobloom.predict.novelty import FAR_SHARE, by_slide
 from napari_dinobloom.report.counting import flag, text
-from napari_dinobloom.report.differential import FAR_SHARE
+from napari_dinobloom.report.differential import FEW
 from napari_dinobloom.report.figures import BarFigure, bar_figure
 from napari_dinobloom.report.legend import Entry, Legend
 
 if TYPE_CHECKING:
     from napari_dinobloom.io.study import FieldRecord
 
-FEW_CELLS = 100
-"""Below this many cells a differential is said to be short; ICSH asks for 100, CLSI H20-A2 for 200."""
 UNSURE_SHARE = 0.20
 NAMES_SHOWN = 12
 
@@ -36,23 +35,31 @@ class Caution:
         For readers.
     items : tuple of (str, str)
         What it concerns and why, for lists.
+    short : str
+        The same in a few words, for a table of patients; empty for what is no matter of one patient.
     """
 
     level: Literal["warning", "note"]
     title: str
     text: str
     items: tuple[tuple[str, str], ...] = ()
+    short: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One class in the table of a slide or patient; percent and intervals in percent, None where unknown."""
+    """One class in the table of a slide or patient; percent and intervals in percent, None where unknown.
+
+    `simultaneous_low` and `simultaneous_high` hold for all classes of the table at once.
+    """
 
     entry: Entry
     n: int
     percent: float | None
     low: float | None
     high: float | None
+    simultaneous_low: float | None
+    simultaneous_high: float | None
     corrected: float | None
     corrected_low: float | None
     corrected_high: float | None
@@ -122,10 +129,10 @@ def _group(
 
 
 def _counts(rows: pd.DataFrame, legend: Legend) -> list[Count]:
-    """Rows of the differential in the order of the legend, the unclassified last."""
-    ordered = sorted(rows.to_dict("records"), key=lambda r: (r["class"] == UNCLASSIFIED, legend.rank(str(r["class"]))))
-    shares = ("percent", "low", "high", "corrected", "corrected_low", "corrected_high")
-    names = (*shares, "per_100_wbc", "per_100_low", "per_100_high")
+    """Rows of the differential in its own order: that of the scheme, the unclassified last."""
+    ordered = rows.to_dict("records")
+    shares = ("percent", "low", "high", "simultaneous_low", "simultaneous_high")
+    names = (*shares, "corrected", "corrected_low", "corrected_high", "per_100_wbc", "per_100_low", "per_100_high")
     return [
         Count(legend[str(row["class"])], int(str(row["n"])), *(_known(row[name]) for name in names))
         for row in (_shared_out(row) if row["class"] == UNCLASSIFIED else row for row in ordered)
@@ -204,7 +211,8 @@ def _failed(fields: Sequence[FieldRecord], problems: Sequence[tuple[str, str]]) 
     if not items:
         return None
     text = "They are missing from every number below."
-    return Caution("warning", f"{_number(len(items), 'input')} could not be used", text, items)
+    title = f"{_number(len(items), 'input')} could not be used"
+    return Caution("warning", title, text, items, f"{_number(len(items), 'input')} not used")
 
 
 def _lost(obs: pd.DataFrame) -> Caution | None:
@@ -220,6 +228,7 @@ def _lost(obs: pd.DataFrame) -> Caution | None:
         "The field was segmented anew. They are not counted; their names are kept. Add them by hand if they are cells."
         + more,
         items,
+        f"{_number(len(lost), 'named cell')} not found again",
     )
 
 
@@ -244,13 +253,17 @@ def _far(cells: pd.DataFrame, atlas: Mapping[str, object]) -> Caution | None:
     if not far:
         return None
     title = f"{far:,} of {_number(len(measured), 'counted cell')} ({share:.1%}) beyond the distance limit of the atlas"
-    if share < FAR_SHARE:
+    slides = [one for one in by_slide(measured, cells.loc[measured.index, "slide"].to_numpy(str), limit) if one.unlike]
+    if share < FAR_SHARE and not slides:
         return Caution("note", title, "They look like no reference cell. A few such cells are expected in any smear.")
     return Caution(
         "warning",
         title,
         "So many point to a stain, scanner or magnification that the atlas does not know. Treat all classes with "
-        "reserve, and consider an atlas made from smears of your own laboratory.",
+        "reserve. `classify --adapt auto` tries what brings the cells nearer; better is an atlas made from smears of "
+        "your own laboratory." + (" Slides whose stain is unlike the reference beyond doubt:" if slides else ""),
+        tuple((one.slide, f"{one.far:,} of {_number(one.cells, 'cell')}") for one in slides[:NAMES_SHOWN]),
+        short=f"{share:.0%} unlike the atlas",
     )
 
 
@@ -264,21 +277,25 @@ def _scale(cells: pd.DataFrame) -> Caution | None:
         f"The pixel size of {_number(fields, 'field')} was assumed",
         "Neither the file nor the red cells told it. If it is wrong, cells are missed or cut out at another size than "
         "those of the atlas: give the pixel size and run again.",
+        short="pixel size assumed",
     )
 
 
 def _few(found: Sequence[Group]) -> Caution | None:
-    """Patients with a short count."""
-    short = [g for g in found if g.level == "patient" and g.total < FEW_CELLS]
+    """Patients with a short count: a warning under 100 cells, else a note under 200."""
+    patients = [g for g in found if g.level == "patient"]
+    few = next((few for few in FEW if any(g.total < few for g in patients)), 0)
+    short = [g for g in patients if g.total < few]
     if not short:
         return None
     items = tuple((g.patient, _number(g.total, "cell")) for g in short[:NAMES_SHOWN])
     more = f" {len(short) - len(items)} more are not listed." if len(short) > len(items) else ""
     return Caution(
-        "warning",
-        f"Fewer than {FEW_CELLS} cells counted for {_number(len(short), 'patient')}",
+        "warning" if few == FEW[0] else "note",
+        f"Fewer than {few} cells counted for {_number(len(short), 'patient')}",
         "The intervals are wide; a rare class can be missed altogether." + more,
         items,
+        f"fewer than {few} cells",
     )
 
 
@@ -294,6 +311,7 @@ def _unsure(cells: pd.DataFrame) -> Caution | None:
         f"{_number(unsure, 'counted cell')} ({share:.1%}) left unclassified",
         "Too few of their nearest reference cells agreed, or all are too far away. They stay in the denominator; see "
         "their gallery.",
+        short=f"{share:.0%} unclassified",
     )
 
 

@@ -1,4 +1,4 @@
-"""How sure a count is: intervals of proportions, and counts corrected for the errors of the classifier.
+"""How sure a count is: intervals of proportions and ratios, and counts corrected for the errors of the classifier.
 
 The correction. A classifier that names a cell of true class i as j with probability C[i, j] (the held-out confusion of
 the atlas, the outcome ``unclassified`` included) turns the true mix p into the expected mix p C of given names. p is
@@ -10,6 +10,7 @@ classifier. It does not cover another stain or cells of a class that the atlas l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -38,6 +39,31 @@ def ratio_interval(first: int, second: int, z: float = Z95) -> tuple[float, floa
     low, high = (float(v) for v in wilson(first, first + second, z))
     ratio = first / second if second else float("inf")
     return ratio, low / (1 - low) if low < 1 else float("inf"), high / (1 - high) if high < 1 else float("inf")
+
+
+def goodman(counts: ArrayLike, alpha: float = 0.05) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intervals that hold for all classes of one count at once (Goodman 1965, doi:10.1080/00401706.1965.10490252).
+
+    With k classes each interval is Wilson's at the level 1 - alpha / k, so that all of them cover with 1 - alpha or
+    more. Goodman's are taken and not those of Sison and Glaz (1995), which need seven classes: the five-part
+    differential has six.
+
+    Parameters
+    ----------
+    counts : (k,) array of int
+        Cells of each class, those without a cell included.
+    alpha : float
+        Chance that any of the intervals misses.
+
+    Returns
+    -------
+    low, high : (k,) array of float64
+        Proportions 0 to 1; NaN where no cell was counted.
+    """
+    from scipy.special import ndtri
+
+    n = np.asarray(counts, dtype=np.float64)
+    return wilson(n, n.sum(), float(ndtri(1 - alpha / (2 * max(n.size, 1)))))
 
 
 def mixture(
@@ -86,6 +112,7 @@ def corrected_percent(
     confusion: pd.DataFrame,
     denominator: set[str],
     *,
+    lines: Mapping[str, str] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -104,6 +131,9 @@ def corrected_percent(
         Held-out cells by true class (rows) and given name (columns); see `Atlas.confusion_table`.
     denominator : set of str
         Classes among which the percentages are taken; others (platelets) are estimated, then left out.
+    lines : mapping of str to str, optional
+        Line that each class of `denominator` is added up in; by default its own. Adding up comes after the estimate
+        and in every draw, so that a line's interval knows that its classes are mistaken for each other.
     draws : int
         Bootstrap draws.
     seed : int
@@ -112,10 +142,11 @@ def corrected_percent(
     Returns
     -------
     DataFrame
-        Index: classes of `denominator` that `confusion` or `known` names. Columns ``corrected``, ``low``, ``high``
-        in percent; NaN where there is no cell. The interval is never narrower than the counting error of the corrected
-        percentage (Wilson), which a bootstrap misses for a class that was not seen. A cell that the classifier left
-        ``unclassified`` is shared out among the classes of the atlas; only those that a person called so stay.
+        Index: lines of the classes of `denominator` that `confusion` or `known` names. Columns ``corrected``, ``low``,
+        ``high`` in percent; NaN where there is no cell. The interval is never narrower than the counting error of the
+        corrected percentage (Wilson), which a bootstrap misses for a class that was not seen. A cell that the
+        classifier left ``unclassified`` is shared out among the classes of the atlas; only those that a person called
+        so stay.
 
     Raises
     ------
@@ -149,14 +180,23 @@ def corrected_percent(
     at = {name: i for i, name in enumerate(classes)}
     cells[:, [at[name] for name in confusion.index]] += np.vstack([point, spread])
     cells[:, [at[name] for name in stated]] += np.vstack([by_hand, drawn[:, j:]])
-    inside = [at[name] for name in classes if name in denominator]
-    cells = cells[:, inside]
+    inside = [name for name in classes if name in denominator]
+    index = sorted({(lines or {}).get(name, name) for name in inside})
+    cells = _added(cells[:, [at[name] for name in inside]], [index.index((lines or {}).get(n, n)) for n in inside])
     with np.errstate(invalid="ignore", divide="ignore"):
         percent = 100 * cells / cells.sum(axis=1, keepdims=True)
     low, high = _interval(percent[1:])
-    least, most = wilson(percent[0] / 100 * cells[0].sum(), np.full(len(inside), cells[0].sum()))
+    least, most = wilson(percent[0] / 100 * cells[0].sum(), np.full(len(index), cells[0].sum()))
     columns = {"corrected": percent[0], "low": np.fmin(low, 100 * least), "high": np.fmax(high, 100 * most)}
-    return pd.DataFrame(columns, index=[classes[i] for i in inside]).round(9)
+    return pd.DataFrame(columns, index=index).round(9)
+
+
+def _added(columns: NDArray[np.float64], place: list[int]) -> NDArray[np.float64]:
+    """Columns added up into those that `place` says; plain sums, as in `mixture`."""
+    added = np.zeros((len(columns), max(place, default=-1) + 1))
+    for at, column in zip(place, columns.T, strict=True):
+        added[:, at] += column
+    return added
 
 
 def _interval(percent: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -199,3 +239,34 @@ def check_confusion(confusion: pd.DataFrame) -> None:
     values = confusion.to_numpy(dtype=np.float64)
     if not np.isfinite(values).all() or (values < 0).any():
         raise DinoBloomError("A confusion table holds counts of cells; this one has negative or missing values")
+
+
+def pack_confusion(confusion: pd.DataFrame) -> str:
+    """Confusion table as JSON text, as it stands in ``uns["dinobloom"]["confusion"]`` of a cell table."""
+    check_confusion(confusion)
+    return json.dumps(
+        {
+            "true": list(confusion.index),
+            "named": list(confusion.columns),
+            "counts": confusion.to_numpy(dtype=np.int64).tolist(),
+        }
+    )
+
+
+def unpack_confusion(document: str) -> pd.DataFrame:
+    """Confusion table from what `pack_confusion` wrote.
+
+    Raises
+    ------
+    DinoBloomError
+        If it is not such a text.
+    """
+    try:
+        parts = json.loads(document)
+        table = pd.DataFrame(np.asarray(parts["counts"], dtype=np.int64), index=parts["true"], columns=parts["named"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise DinoBloomError(
+            f"The stored confusion table cannot be read ({error}): classify the cells again"
+        ) from error
+    check_confusion(table)
+    return table

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
-from napari_dinobloom.report.counting import PER_100, Specimen, counting, flag, text
+from napari_dinobloom.report.counting import LEFT_OUT, PER_100, Selection, Specimen, counting, flag, text
 from napari_dinobloom.report.legend import Legend
+
+if TYPE_CHECKING:
+    from napari_dinobloom.report.schemes import Scheme
 
 REASON_WORDS: dict[str, str] = {
     "deleted": "deleted by a person",
@@ -17,17 +21,21 @@ REASON_WORDS: dict[str, str] = {
     "duplicate": "the same cell counts in another field",
     "border": "cut off by the border of the field",
     "unreadable": "crop cannot be read",
+    "unreviewed": "no person has looked at it",
     "platelet": "platelets do not count",
     "artefact": "artefacts do not count",
+    LEFT_OUT: "left out by the counting scheme",
     PER_100: "given per 100 counted cells",
 }
 """The reasons of `counting.REASONS` for readers."""
 
-BY_CLASS = ("", PER_100, "platelet", "artefact")
+BY_CLASS = ("", PER_100, "platelet", "artefact", LEFT_OUT)
 """Reasons that lie in the class of a cell: such cells are shown with their class, not among the discarded."""
 
 
-def sightings(obs: pd.DataFrame, specimen: Specimen) -> pd.DataFrame:
+def sightings(
+    obs: pd.DataFrame, specimen: Specimen, *, scheme: Scheme | None = None, cells: Selection = "all"
+) -> pd.DataFrame:
     """Return the cells that a report shows, in the order of the study.
 
     Parameters
@@ -36,6 +44,8 @@ def sightings(obs: pd.DataFrame, specimen: Specimen) -> pd.DataFrame:
         One row a cell, the columns of a study's cell table; the index is the cell_id.
     specimen : {"blood", "marrow"}
         What was smeared.
+    scheme, cells
+        As for `counting`, so that ``reason`` is that of the differential beside it.
 
     Returns
     -------
@@ -50,7 +60,7 @@ def sightings(obs: pd.DataFrame, specimen: Specimen) -> pd.DataFrame:
     DinoBloomError
         If `specimen` is not known.
     """
-    verdict = counting(obs if len(obs) else obs.assign(predicted=""), specimen=specimen)
+    verdict = counting(obs if len(obs) else obs.assign(predicted=""), specimen=specimen, scheme=scheme, cells=cells)
     known = verdict["known"].to_numpy(dtype=bool)
     predicted = text(obs, "predicted")
     unsure = flag(obs, "abstained") & ~known & (predicted != UNCLASSIFIED)
