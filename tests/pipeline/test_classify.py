@@ -7,7 +7,8 @@ import pandas as pd
 
 from napari_dinobloom.pipeline.classify import larger_than_platelets, name_cells
 from napari_dinobloom.predict.atlas import Atlas
-from napari_dinobloom.report.differential import FAR_NOTE, differential, pack_confusion
+from napari_dinobloom.report.differential import FAR_NOTE, differential
+from napari_dinobloom.report.quantify import pack_confusion
 
 
 def test_size_is_judged_in_micrometres() -> None:

@@ -67,8 +67,8 @@ class Slow(Spy):
 def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Number of pictures of each call of an encoder in the pipeline."""
     calls: list[int] = []
-    load = embed._load
-    monkeypatch.setattr(embed, "_load", lambda settings: Spy(load(settings), calls))
+    load = embed.load
+    monkeypatch.setattr(embed, "load", lambda settings: Spy(load(settings), calls))
     return calls
 
 
@@ -76,8 +76,8 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The same for a slow encoder that embeds two at once, and blocks of four rows."""
     calls: list[int] = []
-    load = embed._load
-    monkeypatch.setattr(embed, "_load", lambda settings: Slow(load(settings), calls))
+    load = embed.load
+    monkeypatch.setattr(embed, "load", lambda settings: Slow(load(settings), calls))
     monkeypatch.setattr(embeddings, "BLOCK", 4)
     return calls
 

@@ -13,7 +13,7 @@ from napari_dinobloom.errors import AtlasError, EncoderError, InputError, StudyE
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.tables import NOTE, read_csv
 from napari_dinobloom.pipeline import STEPS, run
-from napari_dinobloom.pipeline.driver import Outcome, iter_outcome
+from napari_dinobloom.pipeline.driver import Outcome, iter_outcome, step_states
 from napari_dinobloom.progress import Progress, drain
 
 Draw = Callable[..., Path]
@@ -93,6 +93,26 @@ def test_another_specimen_only_counts_anew(smears: Path, copied: Path) -> None:
     assert again(smears, copied).seconds == {}, "the study remembers that it is marrow"
     with Study.open(copied, read_only=True) as study:
         assert study.specimen == "marrow"
+
+
+def test_another_scheme_only_counts_anew(smears: Path, copied: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("{title: Ours, classes: {granulocytes: {members: [neutrophil_segmented, neutrophil_band]}}}")
+    assert set(again(smears, copied, scheme=mine).seconds) == {"read", "differential", "report"}
+    assert again(smears, copied).seconds == {}, "the study remembers its scheme"
+    counts = read_csv(copied / "tables" / "differential.csv")
+    assert {"granulocytes"} <= set(counts["class"])
+    assert "neutrophil_segmented" not in set(counts["class"])
+    report = (copied / "report.html").read_text(encoding="utf-8")
+    assert "Counted in the lines of the scheme <bdi>Ours</bdi>" in report
+    assert str(tmp_path) not in report, "no place on this machine"
+    mine.write_text("{title: Ours, classes: {lymphocyte: {title: Lymphocytes of any kind}}}")
+    assert set(again(smears, copied).seconds) == {"read", "differential", "report"}, "what the file says has changed"
+    assert "Lymphocytes of any kind" in (copied / "report.html").read_text(encoding="utf-8")
+    again(smears, copied, scheme="none", count="reviewed")
+    counts = read_csv(copied / "tables" / "differential.csv")
+    assert (counts["counted"] == 0).all(), "nobody has reviewed a cell"
+    assert "Only cells that a person has reviewed" in (copied / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_changed_picture_keeps_its_field_and_numbers_are_not_used_again(
@@ -185,6 +205,9 @@ def test_closing_the_generator_frees_the_study(smears: Path, finished: Path, tmp
         ({"slide_from": "(a)(b)"}, InputError, "2 groups"),
         ({"pixel_size_um": 40.0}, InputError, "0.01 to 5"),
         ({"specimen": "urine"}, InputError, "blood or marrow"),
+        ({"scheme": "fivepart"}, InputError, "five-part"),
+        ({"scheme": "gone.yaml"}, InputError, "cannot be read as a counting scheme"),
+        ({"count": "some"}, InputError, "all or reviewed"),
         ({"pixle_size_um": 0.1}, InputError, "pixel_size_um"),
         ({"until": "lunch"}, InputError, "segment"),
     ],
@@ -217,3 +240,21 @@ def test_a_cell_from_an_atlas_picture_does_not_vote_for_itself(smears: Path, tmp
     atlas.save(tmp_path / "tiny.safetensors")
     study = again(smears, tmp_path / "s.dinobloom", cells=True, atlas=str(tmp_path / "tiny.safetensors")).study
     assert (study.cells.obs["distance"] > 1e-3).all(), "the nearest is another picture, not the cell itself"
+
+
+def test_states_of_the_steps_are_what_a_run_would_do(copied: Path):
+    with Study.open(copied) as study:
+        assert [state.state for state in step_states(study)] == ["done"] * len(STEPS)
+        study.exclude(str(study.cells.obs_names[0]))
+        states = {state.name: state.state for state in step_states(study)}
+        assert [name for name, state in states.items() if state == "done"] == list(STEPS[:6])
+        assert states["differential"] == states["report"] == "stale"
+        assert [s.state for s in step_states(study, fov_um=30)] == ["done"] * 2 + ["stale"] * 6
+        seconds = drain(iter_outcome([], study)).seconds
+        assert set(seconds) == {"read", "differential", "report"}
+        assert {state.state for state in step_states(study)} == {"done"}
+        study.forget_steps(["report"])
+        assert step_states(study)[-1].state == "missing"
+        unknown = step_states(study, encoder="DinoBloom-B")
+        assert [state.state for state in unknown] == ["done"] + ["unknown"] * 7
+        assert "weights download" in unknown[-1].why

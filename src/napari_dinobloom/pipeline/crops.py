@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,18 @@ def read_crop(study: Study, row: int) -> Pictures:
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror or error}). Run `napari-dinobloom crop`.") from error
     return np.frombuffer(data.ljust(BYTES_EACH, b"\0"), np.uint8).reshape(SHAPE)
+
+
+@dataclass(frozen=True, slots=True)
+class CropReader:
+    """The crops of a study by row, each read by itself; `shape` is that of all of them."""
+
+    study: Study
+    shape: tuple[int, ...]
+
+    def __getitem__(self, row: int, /) -> Pictures:
+        """One crop, as `read_crop` reads it."""
+        return read_crop(self.study, row)
 
 
 def iter_crop_study(study: Study, settings: RunSettings) -> Steps[None]:

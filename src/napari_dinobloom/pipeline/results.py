@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,17 +14,25 @@ from napari_dinobloom.cells.segmenter import NAMES, licence_of
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.annotations.geojson import write_geojson
 from napari_dinobloom.io.celltable import cell_id
+from napari_dinobloom.io.pseudonyms import UNTOLD, PseudonymousStudy
 from napari_dinobloom.io.tables import write_csv
-from napari_dinobloom.pipeline.crops import open_crops, policy_of
+from napari_dinobloom.pipeline.crops import CropReader, open_crops, policy_of
 from napari_dinobloom.pipeline.settings import RunSettings
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from napari_dinobloom.io.study import Study
-    from napari_dinobloom.predict.atlas import Atlas
+    from napari_dinobloom.predict.classifier import CellClassifier
+    from napari_dinobloom.report.schemes import Scheme
 
 TABLES = ("tables/cells.csv", "tables/differential.csv", "tables/summary.csv")
-NOTES = {"differential.csv": ("low and high: 95 %, Wilson, counting error only.",)}
+NOTES = {
+    "differential.csv": (
+        "low and high: 95 %, Wilson, counting error only; simultaneous: 95 % for all classes at once, Goodman.",
+    )
+}
 OUTLINED = ("area_px", "nucleus_area_px", "nc_ratio", "solidity", "circularity", "lobes", "focus", "confidence")
 """Columns of the cell table that go into QuPath's measurements."""
 REPORT = "report.html"
@@ -45,19 +53,21 @@ def iter_count(study: Study, settings: RunSettings) -> Steps[list[Path]]:
     return paths
 
 
-def write_tables(study: Study, settings: RunSettings, folder: Path) -> list[Path]:
+def write_tables(study: Study | PseudonymousStudy, settings: RunSettings, folder: Path) -> list[Path]:
     """Write ``cells.csv``, ``differential.csv`` and ``summary.csv`` of a study as it is now into `folder`."""
     counts, totals = count(study, settings)
     cells = study.cells.obs.copy()
     if "X_umap" in study.cells.obsm:
         cells[["umap_1", "umap_2"]] = study.cells.obsm["X_umap"]
+    if isinstance(study, PseudonymousStudy):
+        cells = cells.sort_values("cell_id")  # the order of the study follows the names of its files
     tables = {"cells.csv": cells, "differential.csv": counts, "summary.csv": totals}
     for name, table in tables.items():
         write_csv(folder / name, table, comments=NOTES.get(name, ()))
     return [folder / name for name in tables]
 
 
-def write_outlines(study: Study, folder: Path) -> list[Path]:
+def write_outlines(study: Study | PseudonymousStudy, folder: Path) -> list[Path]:
     """Write the cells of each field as ``FIELD.geojson`` for QuPath; deleted and excluded ones are left out.
 
     The class is the hand label, else the machine's where it did not abstain.
@@ -85,47 +95,96 @@ def write_outlines(study: Study, folder: Path) -> list[Path]:
     return paths
 
 
-def count(study: Study, settings: RunSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+def count(study: Study | PseudonymousStudy, settings: RunSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Differential and summary of a study as it is now."""
+    return count_cells(study.cells, settings)
+
+
+def count_cells(
+    cells: AnnData, settings: RunSettings, *, by: Sequence[str] = ("patient", "slide")
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Differential and summary of a cell table, counted as a run with these settings counts."""
     from napari_dinobloom.report.differential import differential, summary
 
-    return differential(study.cells, specimen=settings.specimen), summary(study.cells, specimen=settings.specimen)
+    scheme = scheme_of(settings)
+    return (
+        differential(cells, specimen=settings.specimen, by=by, scheme=scheme, cells=settings.count),
+        summary(cells, specimen=settings.specimen, by=by, scheme=scheme, cells=settings.count),
+    )
+
+
+def scheme_of(settings: RunSettings) -> Scheme | None:
+    """The counting scheme of a run, None where each class is a line; raises InputError if it cannot be read."""
+    from napari_dinobloom.report.schemes import load_scheme
+
+    return None if settings.scheme == "none" else load_scheme(settings.scheme)
 
 
 def iter_report_study(
-    study: Study, settings: RunSettings, atlas: Atlas | None, problems: Sequence[tuple[str, str]] = ()
+    study: Study, settings: RunSettings, atlas: CellClassifier | None, problems: Sequence[tuple[str, str]] = ()
 ) -> Steps[Path]:
     """Write ``report.html``."""
     from napari_dinobloom.report.html import iter_write_report
 
-    counts, totals = count(study, settings)
-    try:
-        crops = open_crops(study)
-    except StudyError:
-        crops = None
-    path: Path = yield from iter_write_report(
-        study,
-        study.path / REPORT,
-        differential=counts,
-        summary=totals,
-        specimen=settings.specimen,
-        crops=crops,
-        atlas_info=atlas_facts(atlas),
-        encoder_info=encoder_facts(study),
-        settings=_shown_settings(settings),
-        versions=versions(),
-        licences=_licences(settings),
-        problems=problems,
-    )
+    said = what_is_said(study, settings, atlas, problems)
+    path: Path = yield from iter_write_report(study, study.path / REPORT, crops=crops_of(study), **said)
     return path
 
 
+def what_is_said(
+    study: Study | PseudonymousStudy,
+    settings: RunSettings,
+    atlas: CellClassifier | None,
+    problems: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """Numbers and facts of a study for its reports: what `ReportInput.of` takes beside the study.
+
+    Of a study under pseudonyms nothing is said that was typed or named by a person: paths, notes, the licence's holder.
+    """
+    counts, totals = count(study, settings)
+    said = {
+        "differential": counts,
+        "summary": totals,
+        "specimen": settings.specimen,
+        "atlas_info": atlas_facts(atlas),
+        "encoder_info": encoder_facts(study),
+        "settings": _shown_settings(settings),
+        "versions": versions(),
+        "licences": _licences(settings),
+        "problems": problems,
+        "scheme": scheme_of(settings),
+        "selection": settings.count,
+    }
+    return said | _without_names(said) if isinstance(study, PseudonymousStudy) else said
+
+
+def _without_names(said: dict[str, Any]) -> dict[str, Any]:
+    """Those of the facts that may quote a person or a path, without it."""
+    settled = ("auto", "none", "folder", "file", "slide", "", *NAMES)
+    typed = ("slide_from", "patient_from", "segmenter", "atlas", "encoder", "accepted_licence", "scheme")
+    return {
+        "atlas_info": {key: value for key, value in said["atlas_info"].items() if key != "info"},
+        "settings": {key: value for key, value in said["settings"].items() if key not in typed or value in settled},
+        "licences": LICENCES,
+        "problems": [(f"input {number}", UNTOLD) for number in range(1, len(said["problems"]) + 1)],
+    }
+
+
+def crops_of(study: Study) -> CropReader | None:
+    """The crops of a study, None where there are none to read."""
+    try:
+        return CropReader(study, open_crops(study).shape)
+    except StudyError:
+        return None
+
+
 def _shown_settings(settings: RunSettings) -> dict[str, object]:
-    """Settings as the report prints them: of brought cells the name without its place on this machine."""
+    """Settings as the report prints them: of brought cells and schemes the name without its place on this machine."""
     shown = settings.to_dict() | {"crops": policy_of(settings).to_dict()}
     del shown["computes"]  # it stands with the encoder
     if settings.segmenter not in NAMES:
         shown["segmenter"] = f"labels:{Path(settings.segmenter).name}"
+    shown["scheme"] = Path(settings.scheme).name
     return shown
 
 
@@ -135,32 +194,18 @@ def _licences(settings: RunSettings) -> list[tuple[str, str]]:
     return [*LICENCES, *([(f"Segmenter {settings.segmenter}", accepted)] if accepted else [])]
 
 
-def atlas_facts(atlas: Atlas | None) -> dict[str, object]:
-    """What the report says of the atlas."""
-    if atlas is None:
-        return {}
-    return {
-        "name": atlas.name,
-        "hash": atlas.hash,
-        "cells": len(atlas),
-        "classes": list(atlas.classes),
-        "k": atlas.k,
-        "threshold": round(atlas.threshold, 4),
-        "distance_limit": round(atlas.distance_limit, 4),
-        "encoder": atlas.encoder,
-        "encoder_sha256": atlas.encoder_sha256,
-        "crops": dict(atlas.policy),
-        "info": dict(atlas.info),
-    }
+def atlas_facts(atlas: CellClassifier | None) -> dict[str, object]:
+    """What the report says of the atlas or the probe."""
+    return {} if atlas is None else atlas.facts()
 
 
-def encoder_facts(study: Study) -> dict[str, object]:
+def encoder_facts(study: Study | PseudonymousStudy) -> dict[str, object]:
     """What the report says of the encoder."""
     from napari_dinobloom.encoders.registry import REGISTRY
 
     notes = dict(study.cells.uns.get("dinobloom", {}))
     facts: dict[str, object] = {"name": str(notes.get("encoder", "")), "sha256": str(notes.get("encoder_sha256", ""))}
-    facts |= {name: str(notes.get(name, "")) for name in ("pooling", "preprocessing", "precision", "device")}
+    facts |= {name: str(notes.get(name, "")) for name in ("pooling", "stain", "preprocessing", "precision", "device")}
     spec = REGISTRY.get(str(notes.get("encoder", "")))
     if spec is not None:
         facts |= {k: v for k, v in asdict(spec).items() if k in ("dim", "patch_size", "input_size", "licence")}
