@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from napari_dinobloom.errors import InputError
-from napari_dinobloom.training.datasets import DATASETS, read_dataset
+from napari_dinobloom.io.datasets import DATASETS
+from napari_dinobloom.training.datasets import read_dataset
 from napari_dinobloom.training.manifest import Row
 
 LAYOUTS = [

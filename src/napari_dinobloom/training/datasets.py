@@ -1,22 +1,15 @@
-"""The thirteen data sets of DinoBloom (Koch et al. 2024, Table 1): where their pictures, classes and patients stand.
-
-One line of the table is one data set. Its pattern is matched against the end of a picture's path; the groups ``label``,
-``patient`` and ``split`` say what the path tells. Layouts are those of the public archives; ``verified`` are those that
-were read for real.
-"""
+"""Which pictures of DinoBloom's data sets a training reads, and which are kept out of it."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from collections.abc import Iterable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.io.datasets import DataSet, find_dataset, match
 from napari_dinobloom.io.inputs import find_images
 from napari_dinobloom.training.manifest import Row
 
@@ -26,111 +19,6 @@ TEST_SHARE = 0.2
 SEED = 42
 """Of the splits. The reference drew with this seed too, but its order of files is not known: the splits differ."""
 
-_PBC = {
-    "BA": "basophil",
-    "BNE": "neutrophil_band",
-    "EO": "eosinophil",
-    "ERB": "erythroblast",
-    "LY": "lymphocyte",
-    "MMY": "metamyelocyte",
-    "MO": "monocyte",
-    "MY": "myelocyte",
-    "PLATELET": "platelet",
-    "PMY": "promyelocyte",
-    "SNE": "neutrophil_segmented",
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataSet:
-    """Where the pictures of a data set lie and what their paths tell."""
-
-    pattern: str
-    """Regular expression for the end of a path, without regard to case; empty where the data set is not public."""
-    split: Literal["train", "held out", "by picture", "by patient", "by folder"] = "train"
-    """All for training; none; a fifth of each class kept out, as pictures or as patients; or as the folders say."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Class names for what the path says, where that is short."""
-    fields: bool = False
-    """Whether a picture is a whole field, which the reference kept whole."""
-    source: str
-    """Where the layout was read."""
-    verified: bool = False
-    """Whether it was run on real files."""
-
-
-DATASETS: dict[str, DataSet] = {
-    "bmc": DataSet(
-        pattern=r"(?:(?P<split>train|test)/)?(?P<label>[A-Z]{3})/(?:\d+-\d+/)?[A-Z]{3}_\d+\.jpe?g",
-        split="by picture",
-        source="BM_cytomorphology_data/ABE/1-28/ABE_00001.jpg, TCIA AXH3-T579; DinoBloom splits/bm_test.csv",
-    ),
-    "hehr": DataSet(
-        pattern=r"(?:(?P<split>train|test)/)?(?P<label>control|PML_RARA|NPM1|CBFB_MYH11|RUNX1_RUNX1T1)/(?P<patient>[^/]+)/[^/]+\.tiff?",
-        split="by patient",
-        source="data/NPM1/<patient>/image_0.tif, TCIA AML-Cytomorphology_MLL_Helmholtz, 6PPE-4020",
-    ),
-    "matek": DataSet(
-        pattern=r"(?P<label>[A-Z]{3})/[A-Z]{3}_\d+\.tiff?",
-        source="AML-Cytomorphology_LMU/NGS/NGS_7366.tiff, TCIA; DinoBloom matek_test.csv",
-    ),
-    "acevedo": DataSet(
-        pattern=r"(?P<label>[A-Z]+)_\d+\.jpe?g",
-        split="held out",
-        labels=_PBC,
-        source="PBC_dataset_normal_DIB/<class>/BNE_1234.jpg, Mendeley snkd93bnjr; classes as in DinoBloom pca2.ipynb",
-        verified=True,
-    ),
-    "raabin": DataSet(
-        pattern=r"(?P<split>train|test-?[AB]?)/(?P<label>[^/]+)/(?P<patient>\d+(?:-\d+)+)_[^/]+\.jpe?g",
-        split="by folder",
-        source="Train/Lymphocyte/95-8-8-2_29_1.jpg, raabindata.com; DinoBloom splits/raabin_train.csv; patient = smear",
-    ),
-    "nuclick": DataSet(
-        pattern=r"images/[^/]+\.(?:png|jpe?g)",
-        fields=True,
-        source="guess: <split>/images/*.png beside masks, NuClick (Alemi Koohbanani et al. 2020)",
-    ),
-    "warty_pig": DataSet(
-        pattern=r"(?P<label>[^/]+)/[^/]+\.(?:png|jpe?g|bmp)",
-        source="guess: one folder per class, Alipo-on et al. 2022 (IEEE DataPort)",
-    ),
-    "lisc": DataSet(
-        pattern=r"Main Dataset/(?P<label>baso|eosi|lymp|mono|neut|mixt)/\d+\.bmp",
-        labels={
-            "baso": "basophil",
-            "eosi": "eosinophil",
-            "lymp": "lymphocyte",
-            "mono": "monocyte",
-            "neut": "neutrophil",
-        },
-        source="LISC Database/Main Dataset/Baso/49.bmp, Rezatofighi and Soltanian-Zadeh 2011",
-    ),
-    "chula": DataSet(
-        pattern=r"Dataset/\d+\.jpe?g",
-        fields=True,
-        source="Chula-RBC-12-Dataset/Dataset/141.jpg, github.com/Chula-PIC-Lab/Chula-RBC-12-Dataset",
-    ),
-    "sslseg": DataSet(
-        pattern=r"(?:Dataset ?[12]/\d{3}\.bmp|d[12]/\d{3}\.png)",
-        source="Dataset 1/001.bmp (001.png is its mask), github.com/zxaoyou/segmentation_WBC; ours d1/001.png",
-        verified=True,
-    ),
-    "bccd": DataSet(
-        pattern=r"(?:JPEGImages|images)/BloodImage_\d+\.jpe?g",
-        fields=True,
-        source="BCCD/JPEGImages/BloodImage_00000.jpg, github.com/Shenggan/BCCD_Dataset; ours images/",
-        verified=True,
-    ),
-    "aslan": DataSet(
-        pattern=r"images/image-\d+\.png",
-        fields=True,
-        source="images/image-1.png, github.com/draaslan/blood-cell-detection-dataset",
-    ),
-    "la": DataSet(pattern="", source="LabAnonymous: not released (probably MLL23, zenodo.org/records/14277609)"),
-}
-"""By name. The layouts of ``nuclick`` and ``warty_pig`` are guesses, those of the others were seen in code or lists."""
-
 
 def read_dataset(name: str, folder: str | Path) -> list[Row]:
     """List the pictures of a data set with class, patient and the split of the paper.
@@ -138,7 +26,7 @@ def read_dataset(name: str, folder: str | Path) -> list[Row]:
     Parameters
     ----------
     name : str
-        A key of `DATASETS`.
+        A key of `io.datasets.DATASETS`.
     folder : str or Path
         Where its archive was unpacked, or any folder above or below.
 
@@ -152,24 +40,12 @@ def read_dataset(name: str, folder: str | Path) -> list[Row]:
     InputError
         If the name is not known or the data set not public, or no picture in the folder has the layout.
     """
-    if name not in DATASETS:
-        near = get_close_matches(name, DATASETS, n=1, cutoff=0.0)
-        raise InputError(f"Data set {name!r} is not known; the nearest is {near[0]!r}. Known: {', '.join(DATASETS)}.")
-    data = DATASETS[name]
-    if not data.pattern:
-        raise InputError(f"Data set {name!r} cannot be read: {data.source}. Give its pictures in a manifest.")
-    folder = Path(folder).resolve()
-    matcher = re.compile(rf"(?:^|/){data.pattern}$", re.IGNORECASE)
-    rows = []
-    for picture in find_images([folder]).files:
-        found = matcher.search(picture.path.as_posix())
-        if found:
-            said = found.groupdict()
-            label = said.get("label") or ""
-            short = {key.casefold(): value for key, value in data.labels.items()}
-            label = short.get(label.casefold(), label)
-            split = "test" if (said.get("split") or "").casefold().startswith("test") else (said.get("split") or "")
-            rows.append(Row(picture.path, name, label, said.get("patient") or "", split.casefold(), picture.file))
+    data, folder = find_dataset(name), Path(folder).resolve()
+    short = {key.casefold(): value for key, value in data.labels.items()}
+    rows = [
+        Row(found.path, name, short.get(found.label.casefold(), found.label), found.patient, found.split, found.file)
+        for found in match(name, find_images([folder]).files)
+    ]
     if not rows:
         raise InputError(f"{folder}: holds no picture laid out as data set {name!r} ({data.source}). Name its folder.")
     return _split(sorted(rows, key=lambda row: row.path), data)

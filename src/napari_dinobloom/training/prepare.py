@@ -27,10 +27,11 @@ from napari_dinobloom.encoders.splits import held_out
 from napari_dinobloom.errors import DinoBloomError, InputError
 from napari_dinobloom.io import lock
 from napari_dinobloom.io.atomic import disk_errors, sweep, write_text
+from napari_dinobloom.io.datasets import DATASETS
 from napari_dinobloom.io.tables import write_csv
 from napari_dinobloom.io.tensors import write_tensors
 from napari_dinobloom.progress import Progress, Steps, drain
-from napari_dinobloom.training.datasets import DATASETS, read_dataset
+from napari_dinobloom.training.datasets import read_dataset
 from napari_dinobloom.training.manifest import Row, read_manifest
 from napari_dinobloom.training.shards import PrepareConfig, in_order, ranges, write_shard
 from napari_dinobloom.training.store import ARRAYS, INDEX, KIND, SIDE, Store, verify
