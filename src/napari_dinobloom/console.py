@@ -132,7 +132,7 @@ def mendable() -> Iterator[None]:
 
 def summarise(outcome: Outcome) -> int:
     """Print what a run did and where everything is; return the exit code."""
-    from napari_dinobloom.report.differential import FAR_SHARE
+    from napari_dinobloom.predict.novelty import FAR_SHARE, slide_warning
 
     study = outcome.study
     problem_table(outcome.problems)
@@ -167,6 +167,8 @@ def summarise(outcome: Outcome) -> int:
     far = int((living["distance"] > limit).sum())
     if far > FAR_SHARE * len(living):
         table.add_row("  of them", f"{far} unlike the atlas: another stain or scanner; see the report")
+    for warning in slide_warning(living["distance"], living["slide"].to_numpy(str), limit)[:NOTES_SHOWN]:
+        errors.print(f"[yellow]{escape(warning)}[/]")
     for title, place in (("Report", "report.html"), ("Tables", "tables"), ("Cell table", "cells.h5ad")):
         if (study.path / place).exists():
             table.add_row(title, escape(str(study.path / place)))
@@ -188,7 +190,7 @@ def problem_table(problems: Sequence[tuple[str, str]]) -> None:
 def tell_stored(stored: Sequence[StoredEncoder]) -> None:
     """Print the embeddings that a study holds, a line each; those of the cell table have a star."""
     for one in stored:
-        how = f"{one.precision} on {one.device}, {one.pooling}"
+        how = f"{one.precision} on {one.device}, {one.pooling}" + (f", {one.stain} stain" if one.stain else "")
         tell(f"{'*' if one.active else ' '} {one.folder}  {one.n} x {one.dim}  {how}  {one.when}  {one.key}")
     if not stored:
         tell("No cell is embedded yet.")
