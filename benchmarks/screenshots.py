@@ -18,9 +18,13 @@ import napari
 from napari.settings import get_settings
 from qtpy.QtWidgets import QApplication
 from screenshots_map import map_window
+from screenshots_plugin import WINDOWS
+from screenshots_predict import classify_window, patients_window
 
 from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.session import session_of
+
+PREDICTING = {"classify": classify_window, "patients": patients_window}
 
 
 def pump(until: Callable[[], bool], seconds: float = 120.0) -> None:
@@ -131,14 +135,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("image", type=Path, nargs="?")
-    parser.add_argument("--window", default="count", choices=["count", "segment", "map"])
+    parser.add_argument("--window", default="count", choices=["count", "segment", "map", *PREDICTING, *WINDOWS])
     parser.add_argument("--theme", default="dark", choices=["dark", "light"])
     parser.add_argument("--size", default="1366x768")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     studio = Studio(given.folder, given.theme, given.size)
     with tempfile.TemporaryDirectory() as place:
-        windows = {"count": count_window, "segment": segment_window, "map": map_window}
+        windows = {"count": count_window, "segment": segment_window, "map": map_window, **PREDICTING, **WINDOWS}
         windows[given.window](studio, given.image, Path(place))
         studio.session.close_study()
         studio.viewer.close()

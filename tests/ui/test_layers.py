@@ -65,6 +65,14 @@ def test_a_person_s_word_a_doubt_and_a_deletion_show(make_study):
     assert layer.colormap.map(2)[3] == 0, "a deleted cell is not drawn"
 
 
+def test_a_cell_is_said_not_to_count_as_the_study_counts(make_study):
+    study = make_study()
+    study.set_review(study.cells.obs_names[1])
+    study.update(settings=study.settings | {"count": "reviewed"})
+    found = layers.cell_rows(study, [study.fields[0].id])
+    assert list(found.features["not_counted"]) == ["unreviewed", "", "unreviewed"]
+
+
 def test_the_palette_of_the_study_rules(make_study):
     study = make_study()
     study.update(palette={"neutrophil": "#ff0000"})

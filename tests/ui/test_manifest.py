@@ -58,7 +58,12 @@ def test_following_the_manifest_imports_nothing_heavy():
         before = set(sys.modules)
         from napari_dinobloom.ui.widgets.run_widget import RunWidget
         from napari_dinobloom.ui.widgets.segment_widget import SegmentWidget
-        widgets = [RunWidget(ViewerModel()), SegmentWidget(ViewerModel())]
+        from napari_dinobloom.ui.widgets.embed_widget import EmbedWidget
+        from napari_dinobloom.ui.widgets.patches_widget import PatchesWidget
+        from napari_dinobloom.ui.widgets.report_widget import ReportWidget
+        from napari_dinobloom.ui.widgets.study_widget import StudyWidget
+        kinds = (RunWidget, SegmentWidget, StudyWidget, EmbedWidget, PatchesWidget, ReportWidget)
+        widgets = [kind(ViewerModel()) for kind in kinds]
         new = {name.partition(".")[0] for name in set(sys.modules) - before}
         assert not new & {"torch", "torchvision", "timm", "umap", "sklearn", "matplotlib", "zarr"}, new
         assert "torch" not in sys.modules

@@ -13,6 +13,7 @@ from qtpy.QtCore import QPoint, Qt
 
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.study import Study
+from napari_dinobloom.ui import jobs
 from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text, tip
@@ -120,6 +121,25 @@ def test_run_on_a_file_shows_cells_table_and_status(dock, smear_file, fake_run, 
     assert widget.job.status.text().startswith("Done")
     assert widget.results.report.isEnabled()
     assert session_of(viewer).study.path == smear_file.with_name("field.dinobloom")
+
+
+def test_the_table_counts_as_the_study_does(dock, smear_file, fake_run, press):
+    viewer, widget = dock
+    viewer.open(smear_file, plugin="napari")
+    press(widget, widget.job.start)
+    session = session_of(viewer)
+    study = session.study
+    study.label(study.cells.obs_names[0], "neutrophil_band")
+    study.update(settings=study.settings | {"scheme": "five-part", "count": "reviewed"})
+    jobs.recount(session)
+    table = widget.results.table
+    assert [table.item(0, column).text() for column in range(3)] == ["Neutrophil", "1", "100"]
+    assert table.rowCount() == 1
+    assert "counted: 1 (2 not reviewed)." in widget.results.summary.text()
+    study.update(settings=study.settings | {"scheme": "gone.yaml"})
+    jobs.recount(session)
+    assert "gone.yaml" in session.message
+    assert table.rowCount() == 1, "the last count stands"
 
 
 def test_the_pixel_size_and_the_specimen_reach_the_pipeline(dock, smear, fake_run, press):

@@ -70,6 +70,9 @@ def test_style(key: str):
             "segment.unit.",
             "gates.of_all",
             "map.of_all",
+            "classify.crops.",
+            "classify.kind.",
+            "classify.refused.",
         )
     )
     assert lower_case_on_purpose or begin in "{%" or not begin.isalpha() or begin.isupper()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from napari_dinobloom.io.atomic import disk_errors, replacing
 from napari_dinobloom.io.masks import FieldMasks
 
 CHUNK = 1024
@@ -49,3 +53,44 @@ def draw_on_disk(
             band[first - top : last - top, x0:x1][bitmaps[row][first - y0 : last - y0]] = masks.numbers[row]
         array[top : top + len(band)] = band
     return zarr.open_array(path, mode="r")
+
+
+def write_label_tiff(masks: FieldMasks, shape: tuple[int, int], path: Path) -> Path:
+    """Write the cells of a field as a label image for other programs.
+
+    Parameters
+    ----------
+    masks : FieldMasks
+        Bitmaps and numbers of the cells.
+    shape : (int, int)
+        Height and width of the picture in pixels.
+    path : Path
+        File ``NAME.tif``: int32, 0 or the number of the cell, in compressed tiles; replaced whole or not at all.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    StudyError
+        If it cannot be written.
+    """
+    from tifffile import imwrite
+
+    with disk_errors(path), tempfile.TemporaryDirectory() as place:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        labels = draw_on_disk(masks, shape, Path(place) / "labels.zarr")
+        with replacing(path) as part:
+            imwrite(part, _tiles(labels), shape=shape, dtype="int32", tile=(CHUNK, CHUNK), compression="zlib")
+    return path
+
+
+def _tiles(labels: Any) -> Iterator[npt.NDArray[np.int32]]:
+    """Tiles of a label image (Y, X) in the order of TIFF, filled up with 0 at the border."""
+    for y in range(0, labels.shape[0], CHUNK):
+        for x in range(0, labels.shape[1], CHUNK):
+            tile = np.zeros((CHUNK, CHUNK), np.int32)
+            part = labels[y : y + CHUNK, x : x + CHUNK]
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile

@@ -260,8 +260,9 @@ def _far(cells: pd.DataFrame, atlas: Mapping[str, object]) -> Caution | None:
         "warning",
         title,
         "So many point to a stain, scanner or magnification that the atlas does not know. Treat all classes with "
-        "reserve. `classify --adapt auto` tries what brings the cells nearer; better is an atlas made from smears of "
-        "your own laboratory." + (" Slides whose stain is unlike the reference beyond doubt:" if slides else ""),
+        "reserve. The command classify with --adapt auto tries what brings the cells nearer; better is an atlas made "
+        "from smears of your own laboratory."
+        + (" Slides whose stain is unlike the reference beyond doubt:" if slides else ""),
         tuple((one.slide, f"{one.far:,} of {_number(one.cells, 'cell')}") for one in slides[:NAMES_SHOWN]),
         short=f"{share:.0%} unlike the atlas",
     )
@@ -331,7 +332,7 @@ def _unchecked(cells: pd.DataFrame) -> Caution | None:
     return Caution(
         "note",
         f"{seen:,} of {_number(len(cells), 'cell')} checked by a person",
-        "Classes not given by a person come from the cell's nearest neighbours in the atlas.",
+        "Classes not given by a person come from the classifier, where there is one.",
     )
 
 

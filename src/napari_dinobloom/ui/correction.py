@@ -16,6 +16,7 @@ import pandas as pd
 from napari.layers import Labels
 from napari.utils.notifications import show_warning
 
+from napari_dinobloom.cells.taxonomy import palette
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.celltable import split_cell_id
 from napari_dinobloom.io.journal import Entry
@@ -175,6 +176,7 @@ class Correction:
 
         def act(study: Study) -> Changed:
             study.label(chosen, value, who=who, reviewed=bool(value))
+            _give_colours(study, [value] if isinstance(value, str) else value)
             return Changed(then or chosen)
 
         return self._do("label", act)
@@ -268,6 +270,13 @@ def why_closed(session: Session) -> str:
     if study.read_only:
         return text("edit.why.read_only", name=study.name)
     return ""
+
+
+def _give_colours(study: Study, classes: Sequence[str]) -> None:
+    """Give each class that is new to a study a colour that none of the others has."""
+    if new := [name for name in dict.fromkeys(classes) if name and name not in study.palette]:
+        fresh = palette([*study.palette, *new])
+        study.update(palette=dict(study.palette) | {name: fresh[name] for name in new})
 
 
 def _living(study: Study, cells: Sequence[str]) -> list[str]:

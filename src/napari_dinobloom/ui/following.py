@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -82,7 +83,8 @@ class Follower:
         if self._users > 0:
             return
         _FOLLOWERS.pop(getattr(self._viewer, "__wrapped__", self._viewer), None)
-        self._timer.stop()
+        with suppress(RuntimeError):  # at the end of the program Qt may have taken the timer away already
+            self._timer.stop()
         for name, slot in self._slots.items():
             getattr(self._session.events, name).disconnect(slot, missing_ok=True)
         self._viewer.layers.events.inserted.disconnect(self._on_layer)

@@ -18,7 +18,7 @@ import pandas as pd
 from napari.layers import Image
 from napari.utils.notifications import show_warning
 
-from napari_dinobloom.errors import StudyError
+from napari_dinobloom.errors import InputError, StudyError
 from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Steps
@@ -170,11 +170,8 @@ def iter_smear(image: SmearImage, settings: SmearSettings) -> Steps[SmearResult]
 
 def gather(study: Study, files: Sequence[Path], image: SmearImage, specimen: Specimen) -> SmearResult:
     """Collect from a finished study what belongs to the pictures `files` of one image layer."""
-    from napari_dinobloom.report.differential import differential, summary
-
     fields, slides, problems = fields_of(study, files)
-    counts = differential(study.cells, specimen=specimen, by=("slide",))
-    totals = summary(study.cells, specimen=specimen, by=("slide",))
+    counts, totals = _count(study, specimen)
     cells = None
     if any(fields):
         cells = layers.cell_layer(study, fields, name=image.name, stack=image.stack, specimen=specimen)
@@ -211,16 +208,25 @@ def fields_of(study: Study, files: Sequence[Path]) -> tuple[list[str], set[str],
     return fields, slides, problems
 
 
-def recount(session: Session) -> None:
-    """Count again what the last run counted, after an act of a person on its study."""
-    from napari_dinobloom.report.differential import differential, summary
+def _count(study: Study, specimen: Specimen) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Differential and summary of each slide, by the scheme of the study."""
+    from napari_dinobloom.pipeline.results import count_cells
+    from napari_dinobloom.pipeline.settings import resolve
 
+    return count_cells(study.cells, resolve(study.settings, {"specimen": specimen}), by=("slide",))
+
+
+def recount(session: Session) -> None:
+    """Count again what the last run counted, after an act of a person on its study; say it if that cannot be."""
     result: SmearResult | None = session.result
     if result is None or result.study is not session.study:
         return
     slides = set(result.summary["slide"]) | set(result.differential["slide"])
-    counts = differential(result.study.cells, specimen=result.specimen, by=("slide",))
-    totals = summary(result.study.cells, specimen=result.specimen, by=("slide",))
+    try:
+        counts, totals = _count(result.study, result.specimen)
+    except InputError as error:  # the scheme's file went away after the run
+        session.message = str(error)
+        return
     session.result = replace(
         result, differential=counts[counts["slide"].isin(slides)], summary=totals[totals["slide"].isin(slides)]
     )

@@ -8,6 +8,7 @@ table of at most 65,536 entries and no new pixels (`recolour`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,11 @@ from napari.layers import Labels, Layer
 from napari.utils.colormaps import CyclicLabelColormap, DirectLabelColormap
 
 from napari_dinobloom.cells.taxonomy import describe
+from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.celltable import split_cell_id
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.report.counting import Specimen, counting
+from napari_dinobloom.report.schemes import load_scheme
 from napari_dinobloom.ui.images import TAG, tag
 from napari_dinobloom.ui.texts import text
 
@@ -178,7 +181,7 @@ def cell_rows(study: Study, fields: Sequence[str], specimen: Specimen = "blood")
     numbers = np.array([split_cell_id(cell)[1] for cell in rows.index], dtype=np.int64)
     offsets = _offsets(fields, rows["field"].to_numpy(dtype=str), numbers)
     values = numbers + np.array([offsets[f] for f in rows["field"]], dtype=np.int64)
-    counts = counting(rows, specimen=specimen)
+    counts = counting(rows, specimen=specimen, **_counted_as(study))
     features = pd.DataFrame(
         {
             "index": values,
@@ -195,6 +198,14 @@ def cell_rows(study: Study, fields: Sequence[str], specimen: Specimen = "blood")
     unseen = (rows["label"] == "") & (rows["predicted"] == "") & ~rows["abstained"].astype(bool)
     names = np.where(unseen, "", features["class"])
     return CellRows(features, names.astype(str), by_value, offsets)
+
+
+def _counted_as(study: Study) -> dict[str, Any]:
+    """Scheme and selection of the study's differential; none where the scheme's file went away after the run."""
+    name, scheme = str(study.settings.get("scheme", "none")), None
+    with suppress(InputError):
+        scheme = None if name == "none" else load_scheme(name)
+    return {"scheme": scheme, "cells": study.settings.get("count", "all")}
 
 
 def _offsets(fields: Sequence[str], field_of: npt.NDArray[np.str_], numbers: npt.NDArray[np.int64]) -> dict[str, int]:

@@ -47,27 +47,26 @@ def read_study(path: str | Sequence[str]) -> list[LayerData]:
     StudyError
         If a folder is no sound study, or none of its fields can be used.
     """
+    from napari_dinobloom.errors import StudyError
     from napari_dinobloom.io.study import Study
+    from napari_dinobloom.ui.texts import text
 
     built: list[LayerData] = []
     for one in [path] if isinstance(path, str) else path:
         # Left open on purpose: the lazy layers read from it. Read-only, it holds no lock.
         study = Study.open(study_folder(one), read_only=True)
-        built += _layers_of(study)
+        fields = [record for record in study.fields if record.status == "ok"]
+        if not fields:
+            raise StudyError(text("reader.no_fields", folder=study.path))
+        built += layers_of(study, fields)
     return built
 
 
-def _layers_of(study: Study) -> list[LayerData]:
-    """Image and cell layer for each group of fields of `study` that can share a stack."""
-    from napari_dinobloom.errors import StudyError
-    from napari_dinobloom.ui.texts import text
-
+def layers_of(study: Study, fields: Sequence[FieldRecord]) -> list[LayerData]:
+    """Image and cell layer for each group of some usable fields that can share a stack."""
     groups: dict[tuple[Any, ...], list[FieldRecord]] = {}
-    for record in study.fields:
-        if record.status == "ok":
-            groups.setdefault((record.height, record.width, record.pixel_size_um), []).append(record)
-    if not groups:
-        raise StudyError(text("reader.no_fields", folder=study.path))
+    for record in fields:
+        groups.setdefault((record.height, record.width, record.pixel_size_um), []).append(record)
     return [layer for records in groups.values() for layer in _group(study, records)]
 
 

@@ -1,4 +1,4 @@
-"""Sample data in napari's File menu: a generated smear, and ten real fields."""
+"""Sample data in napari's File menu: a generated smear, ten real fields, and a study that is ready to be looked at."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ def real_fields() -> list[LayerData]:
     files = finish(text("sample.fetching"), lambda: iter_fetch_real(home() / "sample"))
     stack = np.stack([np.asarray(read_smear(file).image) for file in files])
     return [(stack, _image_meta(text("sample.real"), None), "image")]
+
+
+def ready_study() -> list[LayerData]:
+    """The fields of a small generated study with cells, map, gates and predictions; made the first time, and kept.
+
+    Raises
+    ------
+    DinoBloomError
+        If it cannot be made; what is finished is kept.
+    """
+    from napari_dinobloom.pipeline.sample_study import iter_sample_study
+    from napari_dinobloom.ui.reader import read_study
+    from napari_dinobloom.ui.texts import text
+    from napari_dinobloom.ui.workers import finish
+
+    return read_study(str(finish(text("sample.making"), iter_sample_study)))
 
 
 def _image_meta(name: str, pixel_size_um: float | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, PrivateAttr
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Progress
+from napari_dinobloom.ui import recent
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Session(EventedModel):
         Ids of the selected cells, in the order of selection.
     focus : str
         Id of the one cell that is looked at; empty for none.
+    shown : tuple of str
+        Cells that a window wants to have looked through: the gallery shows them alone. Set by `Session.look_through`.
     hover : str
         Id of the cell under the pointer; empty for none.
     colour_by : str
@@ -89,6 +92,7 @@ class Session(EventedModel):
     study: Study | None = None
     selected: tuple[str, ...] = ()
     focus: str = ""
+    shown: tuple[str, ...] = ()
     hover: str = ""
     colour_by: str = "class"
     axes: tuple[str, str] = ("umap_1", "umap_2")
@@ -115,12 +119,20 @@ class Session(EventedModel):
         self.selected = cell_ids
         self.focus = cell_ids[-1] if cell_ids else ""
 
+    def look_through(self, *cell_ids: str) -> None:
+        """Select these cells, look at the first of them, and have the gallery show them alone."""
+        self.shown = ()  # so that the same cells can be asked for again
+        self.selected = cell_ids
+        self.focus = cell_ids[0] if cell_ids else ""
+        self.shown = cell_ids
+
     def show(self, study: Study) -> None:
         """Make `study` the open one and close the one before; a selection that it does not hold goes."""
         if study is self.study:
             return
         self.close_study()
         self.study = study
+        recent.remember(study.path)
 
     def close_study(self) -> None:
         """Close the open study, which gives its lock back, and clear the selection."""
@@ -128,6 +140,7 @@ class Session(EventedModel):
         if study is None:
             return
         self.select()
+        self.shown = ()
         self.hover = ""
         self.gate = self.population = ""
         self.notes = ()

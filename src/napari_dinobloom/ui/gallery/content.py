@@ -54,6 +54,7 @@ class Content(QObject):
             (events.study, self._on_study),
             (events.revision, self._on_revision),
             (events.selected, self._on_selected),
+            (events.shown, self._on_shown),
             (events.gate, self._on_gate),
             (events.gates_revision, self._on_gate),
             (events.reader, self._on_revision),
@@ -190,6 +191,12 @@ class Content(QObject):
         """Other cells were selected: elsewhere, or here."""
         if self.choice.kind == "selection" and not self._own:
             self._picked = selected
+            self.update()
+
+    def _on_shown(self, shown: tuple[str, ...]) -> None:
+        """Another window wants these cells to be looked through."""
+        if shown:
+            self._picked, self.choice = shown, Choice("selection")
             self.update()
 
     def _on_gate(self, _event: object = None) -> None:

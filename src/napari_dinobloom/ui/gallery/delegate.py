@@ -1,4 +1,4 @@
-"""How one cell of the gallery is drawn: picture, border in the class colour, caption, marks."""
+"""How one cell of the gallery is drawn: picture, border in its colour, caption, marks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from qtpy.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe
 from napari_dinobloom.ui.gallery.model import GalleryModel
 from napari_dinobloom.ui.gallery.thumbnails import Thumbnails
+from napari_dinobloom.ui.map.colouring import Colouring, hexed
 
 BORDER = 3
-"""Pixels of the line in the class colour."""
+"""Pixels of the line in the colour of a cell."""
 
 MARGIN = 5
 """Pixels around a tile, where selection and hover are drawn."""
@@ -38,6 +39,8 @@ class TileDelegate(QStyledItemDelegate):
         Pixels of a picture.
     palette : mapping of str to str
         ``#rrggbb`` by class, the study's.
+    shades : Colouring or None
+        Colours of the borders by row of the cell table, where cells are not coloured by class.
     hover : str
         Id of the cell under a pointer anywhere.
     second : mapping of str to (str, str)
@@ -49,6 +52,7 @@ class TileDelegate(QStyledItemDelegate):
         self._thumbnails = thumbnails
         self.side = 96
         self.palette: Mapping[str, str] = {}
+        self.shades: Colouring | None = None
         self.hover = ""
         self.second: Mapping[str, tuple[str, str]] = {}
         self._badges: dict[tuple[str, float], QPixmap] = {}
@@ -67,6 +71,13 @@ class TileDelegate(QStyledItemDelegate):
         """Colour of a class."""
         return QColor(self.palette.get(name) or describe(name).colour)
 
+    def _border(self, row: int, name: str) -> QColor:
+        """Colour around a cell: that of the map where it is not that of its class."""
+        shades = self.shades
+        if shades is None or row >= len(shades.codes):
+            return self.colour(name)
+        return QColor(hexed(shades.table[shades.codes[row]]))
+
     def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         """Draw one cell."""
         model = index.model()
@@ -81,7 +92,7 @@ class TileDelegate(QStyledItemDelegate):
         if cell in self.second:
             self._two_frames(painter, box, *map(self.colour, self.second[cell]))
         else:
-            painter.fillRect(box, self.colour(name))
+            painter.fillRect(box, self._border(row, name))
         self._picture(painter, box.adjusted(BORDER, BORDER, -BORDER, -BORDER), cell, option, bool(sheet.excluded[row]))
         marks = [("reviewed", sheet.reviewed[row]), ("by_hand", sheet.by_hand[row])]
         corner = box.topRight() - QPointF(BADGE + BORDER, -BORDER - 1).toPoint()

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import pandas as pd
 from napari.utils.notifications import show_warning
 
-from napari_dinobloom.cells.taxonomy import palette
-from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.journal import user
-from napari_dinobloom.io.trust import check_text
 from napari_dinobloom.report.agreement import standing
 from napari_dinobloom.ui.correction import Correction
 from napari_dinobloom.ui.gallery.content import Content
@@ -95,7 +91,6 @@ class Naming:
             return False
         with self._content.own():
             self._link.tell()
-            self._colour(name)
             return self._correction.label(name, then=self._next())
 
     def _confirm(self) -> None:
@@ -138,11 +133,3 @@ class Naming:
         """The next cell that is not reviewed; none where all will be."""
         place = self._view.cells.next_unreviewed(self._view.chosen_places())
         return (self._view.cells.cell(place),) if place >= 0 else ()
-
-    def _colour(self, name: str) -> None:
-        """Give a class that is new to the study a colour that none of the others has."""
-        study = self._session.study
-        if study is not None and name not in study.palette:
-            with suppress(DinoBloomError):  # the name itself is refused with a message when cells get it
-                check_text(name, "label")
-                study.update(palette=dict(study.palette) | {name: palette([*study.palette, name])[name]})

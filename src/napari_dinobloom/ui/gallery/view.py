@@ -60,6 +60,7 @@ class GalleryView(GridView):
         self._ask.setInterval(0)
         self._ask.timeout.connect(self._want)
         self.setModel(model)
+        self._settle.stop()  # Qt counts the new model as a change of the selection; nobody selected anything
         self.setItemDelegate(self.tiles)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)

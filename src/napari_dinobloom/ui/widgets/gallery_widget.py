@@ -23,6 +23,8 @@ from napari_dinobloom.ui.gallery.naming import Naming
 from napari_dinobloom.ui.gallery.readers_panel import ReadersPanel
 from napari_dinobloom.ui.gallery.thumbnails import Thumbnails
 from napari_dinobloom.ui.gallery.view import GalleryView
+from napari_dinobloom.ui.gating import gating_of
+from napari_dinobloom.ui.map.colouring import CLASS, DENSITY, GATE, coloured
 from napari_dinobloom.ui.picking import Picker
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text
@@ -120,6 +122,7 @@ class GalleryWidget(Column):
             (self._session.events.study, self._on_study),
             (self._session.events.selected, self._on_selected),
             (self._session.events.job, self._on_job),
+            (self._session.events.colour_by, self._on_colours),
         ]
         for signal, follow in self._links:
             signal.connect(follow)
@@ -162,6 +165,7 @@ class GalleryWidget(Column):
         """The same cells have other classes or marks: count again."""
         sheet, rows = self.content.sheet, self.model.rows
         self.view.tiles.palette = self.classes.colours = self._palette()
+        self._on_colours()
         everywhere = {} if sheet is None else sheet.tally(sheet.living.nonzero()[0])
         self.choice.fill(everywhere, self.content.gate_name(), sort_keys(sheet), self.content.choice)
         self.classes.count({} if sheet is None else sheet.tally(rows))
@@ -180,6 +184,13 @@ class GalleryWidget(Column):
         self.view.empty = self._why_empty()
         self.view.redraw()
         self.acts.refresh()
+
+    def _on_colours(self, _event: object = None) -> None:
+        """Cells are coloured by something else: by a column of the table here, too; else by class."""
+        by, gating = self._session.colour_by, gating_of(self._session)
+        plain = by in (CLASS, GATE, DENSITY) or by not in gating.table
+        self.view.tiles.shades = None if plain else coloured(by, gating.table, self._palette(), None, {})
+        self.view.redraw()
 
     def _on_assign(self, name: str) -> None:
         """Give the selected cells a class; one that is not on the list comes onto it."""

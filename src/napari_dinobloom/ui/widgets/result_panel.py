@@ -16,6 +16,9 @@ from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
 from napari_dinobloom.ui.widgets.differential_table import DifferentialTable
 
+REASONS = ("border", "duplicate", "unreadable", "excluded", "unreviewed", "platelet", "artefact", "left out", "per 100")
+"""Why cells are not counted, as the line says it; what a person deleted is not spoken of."""
+
 
 class ResultPanel(QWidget):
     """Shows `Session.result`, empty until there is one.
@@ -118,8 +121,8 @@ def summary_line(totals: pd.DataFrame, specimen: str) -> str:
         return text("result.none")
     key = "result.summary" if specimen == "blood" else "result.summary_marrow"
     line = text(key, cells=cells, counted=int(totals["counted"].sum()))
-    reasons = ("border", "duplicate", "unreadable", "excluded", "platelet", "artefact", "per 100")
-    left = [f"{int(totals[why].sum())} {text(f'reason.{why}')}" for why in reasons if int(totals[why].sum())]
+    numbers = {why: int(totals[why].sum()) for why in REASONS}
+    left = [f"{n} {text(f'reason.{why}')}" for why, n in numbers.items() if n]
     return f"{line} ({', '.join(left)})." if left else f"{line}."
 
 

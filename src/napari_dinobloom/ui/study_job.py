@@ -1,0 +1,255 @@
+"""The jobs of the Study window: open, make and copy a study, and do the next steps of its run.
+
+A study that is opened shows its fields; those that the viewer shows already stay as they are.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari.layers import Layer
+from napari.utils.notifications import show_info, show_warning
+
+from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.io.study import Study
+from napari_dinobloom.io.study_copy import iter_copy_study
+from napari_dinobloom.progress import Progress, Steps
+from napari_dinobloom.ui import classifying, layers, preferences, reader, workers
+from napari_dinobloom.ui.images import STUDY_SUFFIX, tag
+from napari_dinobloom.ui.opening import iter_open
+from napari_dinobloom.ui.session import Session
+from napari_dinobloom.ui.texts import text
+
+if TYPE_CHECKING:
+    from napari_dinobloom.io.fields import FieldRecord
+    from napari_dinobloom.ui.layers import LayerData
+
+Opened = tuple[Study, list["LayerData"]]
+Done = tuple[list["LayerData"], list[tuple[str, str]]]
+"""Layers to be added, and the inputs that could not be used, each with the reason."""
+
+
+def named(path: Path) -> Path:
+    """A study folder as the user named it, with the ending of studies."""
+    return path if path.name.endswith(STUDY_SUFFIX) else path.with_name(path.name + STUDY_SUFFIX)
+
+
+def start_open(viewer: Any, session: Session, folder: Path) -> workers.StepsWorker | None:
+    """Open a study in a second thread, and show its fields.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or its proxy
+        Gets the fields with their cells.
+    session : Session
+        Its study becomes this one; the one before is closed, and its layers go.
+    folder : Path
+        The study folder.
+
+    Returns
+    -------
+    StepsWorker or None
+        None when another job is under way, or the study is open already, which is said.
+    """
+    if session.study is not None and session.study.path == folder.resolve():
+        show_info(text("study.already_open", name=session.study.name))
+        return None
+    return _start(viewer, session, text("job.open"), _iter_open(folder, _shown(viewer, folder)))
+
+
+def start_create(
+    viewer: Any, session: Session, folder: Path, specimen: Literal["blood", "marrow"]
+) -> workers.StepsWorker | None:
+    """Make a new, empty study and open it."""
+    return _start(viewer, session, text("job.create"), _iter_create(folder, specimen))
+
+
+def start_copy(session: Session, folder: Path) -> workers.StepsWorker | None:
+    """Copy the open study to another folder; the one that is open stays open."""
+    return classifying.start_job(
+        session,
+        text("job.copy"),
+        lambda study: iter_copy_study(study, folder),
+        lambda path: setattr(session, "message", text("study.copied", folder=path)),
+    )
+
+
+def start_steps(
+    viewer: Any, session: Session, inputs: Sequence[str], until: str, **asked: Any
+) -> workers.StepsWorker | None:
+    """Take pictures into the open study and do the steps that are missing or out of date.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or its proxy
+        Shows the fields that come.
+    session : Session
+        Its revisions grow when the steps are done.
+    inputs : sequence of str
+        Files and folders of pictures; may be empty.
+    until : str
+        The last step to do, of `napari_dinobloom.pipeline.STEPS`.
+    **asked
+        Settings of the run.
+
+    Returns
+    -------
+    StepsWorker or None
+        None when another job is under way, which is said, or no study is open.
+    """
+    study, gone = session.study, weakref.ref(getattr(viewer, "__wrapped__", viewer))
+    if study is None:
+        return None
+
+    def end(outcome: workers.Outcome[Done]) -> None:
+        if session.study is not study:
+            return
+        classifying.refresh_cells(session)  # also of a run that stopped: what was finished is kept
+        session.gates_revision += 1
+        if outcome.result is None:
+            failed = outcome.error is not None
+            session.message = text("status.failed", message=outcome.error) if failed else text("status.cancelled")
+            _show_fields(gone(), session, study)
+            return
+        built, problems = outcome.result
+        _add(gone(), built)
+        for name, problem in problems[:3]:
+            show_warning(problem if name in problem else f"{name}: {problem}")
+        session.message = text("study.done_but", count=len(problems)) if problems else text("study.done")
+
+    if not study.settings:  # it was never run: what the user's preferences propose
+        proposed = preferences.preferences()
+        asked = {"encoder": proposed.encoder, "device": proposed.device, **asked}
+    steps = partial(_iter_steps, study, list(inputs), until, asked, _shown(viewer, study.path))
+    return workers.start(session, text("job.steps"), steps, on_end=end)
+
+
+def _show_fields(viewer: Any, session: Session, study: Study) -> None:
+    """Show fields that a run which stopped has come to know, in a second thread."""
+    shown = set() if viewer is None else _shown(viewer, study.path)
+    if viewer is None or not _left(study, shown):
+        return
+    gone = weakref.ref(viewer)
+
+    def end(outcome: workers.Outcome[list[LayerData]]) -> None:
+        if session.study is study:
+            _add(gone(), outcome.result or [])
+
+    workers.start(session, text("job.show"), _iter_layers, study, shown, on_end=end)
+
+
+def why_not(session: Session) -> str:
+    """Why no job can change the open study now, in words; empty when one can."""
+    study = session.study
+    if session.job is not None:
+        return text("run.why.busy", job=session.job.title)
+    if study is None:
+        return text("study.why.none")
+    if study.read_only:
+        return text("study.held", holder=study.held_by) if study.held_by is not None else text("study.read_only")
+    return ""
+
+
+def close(viewer: Any, session: Session) -> None:
+    """Close the open study; the layers that show it go, those of the user stay."""
+    study = session.study
+    if study is None or session.job is not None:
+        return
+    remove_layers(viewer, study.path)  # first: its layers would have the study opened again
+    session.close_study()
+
+
+def remove_layers(viewer: Any, folder: Path) -> None:
+    """Take our layers of a study out of the viewer."""
+    for layer in [layer for layer in viewer.layers if tag(layer).get("study") == str(folder)]:
+        viewer.layers.remove(layer)
+
+
+def _start(viewer: Any, session: Session, title: str, steps: Steps[Opened]) -> workers.StepsWorker | None:
+    """Run a job whose result is an open study with the layers to show; a refused one is closed again."""
+    gone = weakref.ref(getattr(viewer, "__wrapped__", viewer))
+
+    def end(outcome: workers.Outcome[Opened]) -> None:
+        if outcome.result is None:
+            failed = outcome.error is not None
+            session.message = text("status.failed", message=outcome.error) if failed else text("status.stopped")
+            return
+        study, built = outcome.result
+        live = gone()
+        if live is None:
+            study.close()
+            return
+        if session.study is not None:
+            remove_layers(live, session.study.path)
+        session.show(study)
+        _add(live, built)
+        session.revision += 1
+        session.message = text("study.opened", name=study.name, cells=study.cells.n_obs)
+        if study.held_by is not None:
+            show_info(text("study.held", holder=study.held_by))
+
+    return workers.start(session, title, lambda: steps, on_end=end)
+
+
+def _iter_open(folder: Path, shown: set[str]) -> Steps[Opened]:
+    """Open a study and build the layers of the fields that are not shown yet."""
+    study = yield from iter_open(folder)
+    try:
+        return study, _layers(study, shown)
+    except BaseException:
+        study.close()
+        raise
+
+
+def _iter_create(folder: Path, specimen: Literal["blood", "marrow"]) -> Steps[Opened]:
+    """Make a study without fields."""
+    yield Progress(0, 1, folder.name)
+    return Study.create(folder, specimen=specimen), []
+
+
+def _iter_steps(study: Study, inputs: list[str], until: str, asked: dict[str, Any], shown: set[str]) -> Steps[Done]:
+    """Do the steps, and build the layers of fields that are not shown yet."""
+    from napari_dinobloom.pipeline.driver import iter_outcome
+
+    outcome = yield from iter_outcome(inputs, study, until=until, **asked)
+    return _layers(study, shown), outcome.problems
+
+
+def _iter_layers(study: Study, shown: set[str]) -> Steps[list[LayerData]]:
+    """Layers of the fields that are not shown yet; twin for the second thread."""
+    yield Progress(0, 1, study.name)
+    return _layers(study, shown)
+
+
+def _layers(study: Study, shown: set[str]) -> list[LayerData]:
+    """Layers of the fields that can be used and are not shown; none where there are none."""
+    left = _left(study, shown)
+    return reader.layers_of(study, left) if left else []
+
+
+def _left(study: Study, shown: set[str]) -> list[FieldRecord]:
+    """Fields in which cells were looked for and which are not shown."""
+    usable = [record for record in study.fields if record.status == "ok" and record.id not in shown]
+    return [record for record in usable if study.masks_path(record.id).is_file()]
+
+
+def _shown(viewer: Any, folder: Path) -> set[str]:
+    """Fields of a study of which the viewer shows the cells."""
+    marks = (tag(layer) for layer in viewer.layers)
+    ours = [mark for mark in marks if mark.get("role") == "cells" and mark.get("study") == str(folder.resolve())]
+    return {field for mark in ours for field in mark["fields"]}
+
+
+def _add(viewer: Any, built: Sequence[LayerData]) -> None:
+    """Add layers to the viewer, if it is still there."""
+    for data, meta, kind in built if viewer is not None else ():
+        try:
+            layer = viewer.add_layer(Layer.create(data, meta, kind))
+            if kind == "labels":
+                layers.outlined(layer)
+        except (DinoBloomError, ValueError, OSError) as error:  # a picture went away meanwhile
+            show_warning(str(error))
