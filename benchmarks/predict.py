@@ -1,9 +1,10 @@
 """What prediction costs and how good it is, part by part.
 
-    python benchmarks/predict.py --only knn | mil | calibration | novelty | laboratories
+    python benchmarks/predict.py --only knn | mil
 
-``knn``: `predict_knn`. ``mil``: `predict_mil`. ``calibration``, ``novelty``, ``laboratories``: `predict_trust`. What
-was measured replaces its entry in ``benchmarks/results/predict.json``; others stay.
+``knn``: `predict_knn`. ``mil``: `predict_mil`. What was measured replaces its entry in
+``benchmarks/results/predict.json``; others stay. Calibration, novelty and other laboratories are measured by
+``predict_trust.py``, which writes ``benchmarks/results/predict_trust.json``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ from machine import RESULTS, command, machine
 PARTS = {
     "knn": "predict_knn",
     "mil": "predict_mil",
-    "calibration": "predict_trust",
-    "novelty": "predict_trust",
-    "laboratories": "predict_trust",
 }
 
 

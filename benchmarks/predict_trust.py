@@ -28,11 +28,13 @@ from numpy.typing import NDArray
 from pbc import CACHE, DATA, pictures
 from sklearn.metrics import roc_auc_score
 
+from napari_dinobloom.cells import stain_transfer
 from napari_dinobloom.cells.crop import CropPolicy, resize_picture
 from napari_dinobloom.cells.stain_transfer import METHODS, Method, estimate, transfer
 from napari_dinobloom.encoders.encoder import load_encoder
 from napari_dinobloom.encoders.splits import held_out
 from napari_dinobloom.io.smear import read_smear
+from napari_dinobloom.pipeline.settings import digest
 from napari_dinobloom.predict.adaptation import OPTIONS, evidence, moved, pick
 from napari_dinobloom.predict.atlas import Atlas
 from napari_dinobloom.predict.calibration import Temperature, expected_calibration_error, reliability
@@ -141,9 +143,14 @@ def crops_of(some: list[LabelledPicture]) -> NDArray[np.uint8]:
 
 
 def embedded(name: str, some: list[LabelledPicture]) -> dict[str, Float32]:
-    """Embeddings of a laboratory's cells, as they are and after each normalisation; kept as `pbc` keeps its own."""
+    """Embeddings of a laboratory's cells, as they are and after each normalisation; kept as `pbc` keeps its own.
+
+    What was kept is used for the same files, encoder, and stain normalisation with its reference alone.
+    """
+    files = [f"{picture.path.name} {picture.path.stat().st_size}" for picture in some]
     with load_encoder("starter") as encoder:
-        path = CACHE / f"laboratory-{name}-{encoder.sha256[:12]}.npz"
+        made_of = digest(encoder.sha256, stain_transfer.VERSION, stain_transfer.reference().to_dict(), files)
+        path = CACHE / f"laboratory-{name}-{made_of}.npz"
         if path.exists():
             return dict(np.load(path))
         crops = crops_of(some)

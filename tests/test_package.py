@@ -162,7 +162,7 @@ def test_ci_runs_the_very_test_line_of_the_readme() -> None:
 
 def test_tox_environments_of_the_readme_exist() -> None:
     environments = set(re.findall(r"^\[testenv:(\w+)\]", (ROOT / "tox.ini").read_text(encoding="utf-8"), re.MULTILINE))
-    assert {"demo", "test", "lint", "types", "imports", "build"} == environments
+    assert {"demo", "test", "coverage", "lint", "types", "imports", "build"} == environments
     assert set(re.findall(r"tox run -e (\w+)", _readme())) <= environments
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from napari_dinobloom.predict.knn import KnnClassifier
     from napari_dinobloom.predict.linear import LinearProbe
     from napari_dinobloom.predict.mil.model import AttentionMIL
+    from napari_dinobloom.predict.probe import Probe
     from napari_dinobloom.progress import Progress
     from napari_dinobloom.report.differential import differential
     from napari_dinobloom.report.html import write_report
@@ -64,6 +65,7 @@ __all__ = [
     "PatchBasis",
     "PictureFiles",
     "PolygonGate",
+    "Probe",
     "Progress",
     "Projection",
     "QuadrantGate",
@@ -105,6 +107,7 @@ _ROOMS = {
     "PatchBasis": "encoders.patches",
     "PictureFiles": "cells.picture_files",
     "PolygonGate": "explore.gates",
+    "Probe": "predict.probe",
     "Progress": "progress",
     "Projection": "explore.projection",
     "QuadrantGate": "explore.gates",

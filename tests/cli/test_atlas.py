@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_list_and_info(atlases: tuple[Path, Path]) -> None:
     assert f"mine: atlas, 240 cells, 3 classes, starter abababab, crops a7c7fb70, {make().hash[:8]}" in shown
     assert str(own_folder()) in shown
     assert json.loads(do("info", "mine"))["hash"] == make().hash
-    assert json.loads(do("info", "starter")) == json.loads(do("info", "starter-context"))
+    assert json.loads(do("info", "starter-context"))["cells"] == 7594
     assert json.loads(do("info", atlases[1]))["cells"] == 150
     assert "There is no atlas or probe 'yours' on the shelf" in do("info", "yours", code=2)
 
@@ -71,8 +72,26 @@ def test_pictures_make_an_atlas_with_thumbnails(tmp_path: Path) -> None:
     do("build", tmp_path / "set", "-o", out, "--crops", "published", "--thumbnails", "--k", 1, "--device", "cpu")
     atlas = Atlas.load(out)
     assert (len(atlas), atlas.k) == (6, 1)
+    assert atlas.held_out.all(), "the starter never saw them"
     first = atlas.thumbnail(0)
     assert first is not None
     expected = Image.open(tmp_path / "set" / "a" / "0.png").resize((224, 224), Image.Resampling.BILINEAR)
     small = np.asarray(expected.resize((96, 96), Image.Resampling.BILINEAR), int)
     assert np.abs(first.astype(int) - small).mean() < 12
+
+
+@pytest.mark.parametrize("command", ["build", "probe", "merge"])
+def test_a_file_that_could_not_be_written_is_refused_before_anything_is_read(command: str, tmp_path: Path) -> None:
+    (tmp_path / "d.safetensors").mkdir()
+    broken = ["no-such-atlas", "nor-this"] if command == "merge" else [tmp_path / "nothing"]
+    for out, said in (("x.bin", "must end in .safetensors; write x.safetensors"),
+                      ("no/x.safetensors", "there is no such folder"), ("d.safetensors", "is a folder")):  # fmt: skip
+        assert said in do(command, *broken, "-o", tmp_path / out, code=2).replace("\n", "")
+
+
+def test_a_disk_that_fails_is_said(atlases: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    assert "is full" in do("merge", "mine", atlases[1], "-o", tmp_path / "x.safetensors", code=2)

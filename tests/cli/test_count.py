@@ -102,6 +102,7 @@ def test_a_count_by_hand(study: Path, tmp_path: Path) -> None:
     manual.write_text("patient,class,n\np,neutrophil,58\np,lymphocyte,40\np,monocyte,2\np,smudge cell,30\n")
     output = said("compare-count", study, manual, "--scheme", "five-part", "-o", tmp_path / "c.csv")
     assert "chi2" in output
+    assert "unclassified" not in output
     table = read_csv(tmp_path / "c.csv").set_index("class")
     assert table.loc["neutrophil", ["n", "counted", "manual_n", "manual_counted"]].tolist() == [58, 98, 58, 100]
     assert table["inside"].to_dict() == {

@@ -162,7 +162,6 @@ def test_one_option_accepts_all_terms_of_a_run(
 
 
 WITH_ENCODER = [
-    ["evaluate", "table.csv"],
     ["atlas", "build", "table.csv", "-o", "a.safetensors"],
     ["patches", "table.csv", "-o", "a.png"],
 ]
@@ -197,6 +196,35 @@ def test_commands_that_take_an_encoder_take_device_and_precision(
     CliRunner().invoke(app, words)
     CliRunner().invoke(app, [*words, "--encoder", "x", "--devices", "0,1", "--precision", "bf16"])
     assert loaded == [("starter", "auto", "auto"), ("x", "0,1", "bf16")]
+
+
+def test_evaluate_reads_the_table_and_then_asks_for_the_terms_of_the_encoder(
+    web: Web, cache: Path, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    cache.mkdir()
+    (cache / "Bound.pth").write_bytes(weights)
+    words = ["evaluate", "table.csv", "--encoder", "Bound", "--device", "cpu"]
+    assert "table.csv" in CliRunner().invoke(app, words).stderr
+    lines = ["file,cell_type,split"]
+    for number, (kind, split) in enumerate([("a", "train"), ("b", "train"), ("a", "test"), ("b", "test")]):
+        Image.new("RGB", (32, 32), (40 * number, 90, 90)).save(f"{number}.png")
+        lines.append(f"{number}.png,{kind},{split}")
+    Path("table.csv").write_text("\n".join(lines), encoding="utf-8")
+    refused = CliRunner().invoke(app, words)
+    assert (refused.exit_code, "Not for sale" in refused.stderr) == (2, True)
+    loaded: list[tuple[str, ...]] = []
+
+    def load(*asked: str) -> None:
+        loaded.append(asked)
+        raise InputError("so far")
+
+    monkeypatch.setattr("napari_dinobloom.encoders.encoder.load_encoder", load)
+    CliRunner().invoke(app, ["evaluate", "table.csv"])
+    CliRunner().invoke(app, ["evaluate", "table.csv", "--encoder", "x", "--devices", "0,1", "--precision", "bf16"])
+    assert loaded == [("starter", "auto", "float32"), ("x", "0,1", "bf16")]
 
 
 def test_a_carried_file_and_a_mirror(web: Web, cache: Path, weights: bytes, tmp_path: Path) -> None:

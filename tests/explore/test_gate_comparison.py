@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from napari_dinobloom.explore.gate_comparison import (
     compare_groups,
     holm,
     permutation_test,
+    read_groups,
 )
 from napari_dinobloom.explore.gate_statistics import gate_statistics
 from napari_dinobloom.explore.gate_tree import GateTree
@@ -102,6 +104,15 @@ def test_cliffs_delta_is_that_of_mann_whitney_and_its_interval_covers() -> None:
         _, low, high = cliffs_delta(random.normal(0, 1, 15), random.normal(1, 1, 15))
         hits += low <= truth <= high
     assert 0.90 <= hits / 300 <= 0.995
+
+
+def test_groups_are_read_without_white_space_and_only_lines_that_begin_so_are_comments(tmp_path: Path) -> None:
+    path = tmp_path / "groups.csv"
+    path.write_text('# note, "with, quotes\npatient , group\nP#4,ill\n p5 , well \n"#6",ill\np7\n#p8,ill\n')
+    assert read_groups(path) == {"P#4": "ill", "p5": "well", "#6": "ill"}
+    path.write_text("patient,group\np1,ill\n p1,well\n")
+    with pytest.raises(GateError, match="'p1' is in 'ill' already"):
+        read_groups(path)
 
 
 def test_groups_that_do_not_overlap_have_an_interval_that_ends_at_one() -> None:

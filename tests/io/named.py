@@ -87,6 +87,7 @@ def _cells(record: FieldRecord) -> pd.DataFrame:
             "distance": np.where(n == 5, 9.0, 1.0),
             "quality": "ok",
             "scale_from": "file",
+            "hospital_id": f"Quimby ward, {record.patient}",
         }
     )
 

@@ -137,11 +137,19 @@ def test_sets_in_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
     assert [block.about["encoder"] for block in read_blocks(tmp_path)[0]] == ["toy", "toy"]
 
 
+def test_two_runs_that_fill_one_folder_keep_their_own(tmp_path: Path) -> None:
+    one, other = opened(tmp_path), opened(tmp_path)
+    one.append(some(1), vectors(some(1)))
+    other.append(some(2), vectors(some(2)))
+    np.testing.assert_array_equal(one.read(some(1)), vectors(some(1)))
+    np.testing.assert_array_equal(opened(tmp_path).read(some(1, 2)), vectors(some(1, 2)))
+
+
 def test_a_block_that_is_lost_while_open_is_told(tmp_path: Path) -> None:
     vault = opened(tmp_path)
     vault.append(some(1), vectors(some(1)))
     next(tmp_path.iterdir()).unlink()
-    with pytest.raises(StudyError, match=r"-000000\.safetensors: cannot be read any more.*Run again"):
+    with pytest.raises(StudyError, match=r"-000000-\w{8}\.safetensors: cannot be read any more.*Run again"):
         vault.read(some(1))
 
 

@@ -13,6 +13,7 @@ from named import EMPTY, LIMIT, PATIENTS, READER, named_study
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.pseudonyms import FILE, FORMS, PseudonymousStudy, Pseudonyms, pseudonyms_of, read_pseudonyms
 from napari_dinobloom.io.study import Study
+from napari_dinobloom.pipeline.results import encoder_facts
 
 
 @pytest.fixture
@@ -88,6 +89,16 @@ def test_what_is_told_is_the_study_row_for_row_without_its_names(study: Study) -
     assert not re.search("quimby|neil|xavier|wolfe|小明|secretary|voidberg", said, re.IGNORECASE)
 
 
+def test_the_encoder_is_told_in_full(study: Study) -> None:
+    cells = study.cells
+    told = ("pooling", "stain", "preprocessing", "precision", "device")
+    cells.uns["dinobloom"] |= {name: f"the {name}" for name in told}
+    study.save_cells(cells)
+    facts = encoder_facts(study)
+    assert [facts[name] for name in told] == [f"the {name}" for name in told]
+    assert encoder_facts(PseudonymousStudy(study)) == facts
+
+
 def test_an_image_that_is_lost_is_not_named(study: Study) -> None:
     told = PseudonymousStudy(study)
     for record in study.fields:
@@ -98,9 +109,15 @@ def test_an_image_that_is_lost_is_not_named(study: Study) -> None:
     assert caught.value.__suppress_context__
 
 
-def test_names_in_a_sentence_of_ours_are_replaced_whole() -> None:
-    known = Pseudonyms({kind: {} for kind in FORMS}).grown({"patients": ["Ann", "Ann Lee", "1"]})
-    ann, lee, one = (known.of("patients", name) for name in ("Ann", "Ann Lee", "1"))
-    assert known.in_text("Ann Lee and Ann share a picture; Annex 10.1 does not.").startswith(f"{lee} and {ann} share")
-    assert "Annex" in known.in_text("Annex")
-    assert known.in_text("1 and 10") == f"{one} and 10"
+def test_patients_in_a_sentence_of_ours_are_replaced_where_they_are_quoted() -> None:
+    hard = ["Ann", "Ann Lee", "O'Neil", 'O\'Neil "Jr"', "a\nb", "95", "2"]
+    wanted: dict[Any, list[str]] = {"patients": hard, "slides": hard, "fields": ["Ann", "95"]}
+    known = Pseudonyms({kind: {} for kind in FORMS}).grown(wanted)
+    told = ", ".join(repr(known.of("patients", name)) for name in hard)
+    assert (
+        known.in_text(f"2 share ({', '.join(map(repr, hard))}), 95 % each; Ann.")
+        == f"2 share ({told}), 95 % each; Ann."
+    )
+    assert known.in_text("The group 'AML' has 2, 'Ann' too.", ["AML"]).startswith("The group 'AML' has 2, 'P")
+    assert known.in_text("The group 'AML' has 2.") == "", "it may be somebody"
+    assert known.in_text("'O\\'Xavier \"Jr\"' and 'Ann' share pictures.") == ""

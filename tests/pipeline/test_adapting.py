@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,22 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from napari_dinobloom.cells.stain_transfer import estimate, transfer
+from napari_dinobloom.cells.stain_transfer import estimate, reference, transfer
 from napari_dinobloom.cli import app
 from napari_dinobloom.encoders.encoder import load_encoder
+from napari_dinobloom.errors import AtlasError, InputError
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.pipeline import adapting, embed
+from napari_dinobloom.pipeline import adapting, embed, own_reference
 from napari_dinobloom.pipeline.adapting import embeddings_of, iter_choose_for
-from napari_dinobloom.pipeline.classify import explain, find_atlas
+from napari_dinobloom.pipeline.classify import explain, find_atlas, larger_than_platelets, sources_of
 from napari_dinobloom.pipeline.crops import open_crops
-from napari_dinobloom.pipeline.driver import iter_outcome
+from napari_dinobloom.pipeline.driver import iter_outcome, step_states
 from napari_dinobloom.pipeline.embed import read_embeddings, stored_encoders
-from napari_dinobloom.pipeline.settings import resolve
+from napari_dinobloom.pipeline.own_reference import iter_extend, labelled
+from napari_dinobloom.pipeline.settings import RunSettings, resolve
 from napari_dinobloom.pipeline.stains import iter_find_stains
 from napari_dinobloom.predict.adaptation import Choice, moved
+from napari_dinobloom.predict.atlas import Atlas
 from napari_dinobloom.progress import drain
 
 
@@ -118,3 +122,111 @@ def test_the_command_line_asks_the_rule_and_does_what_it_picks(
     with Study.open(copied, read_only=True) as study:
         assert (study.settings["stain"], study.settings["adapt"]) == ("reinhard", "")
         assert study.cells.uns["dinobloom"]["stain"] == "reinhard"
+
+
+def test_a_cell_that_is_deleted_moves_no_stain(copied: Path) -> None:
+    with Study.open(copied) as study:
+        _run(study, "embed", stain="macenko")
+        cells = study.cells.obs_names[~study.cells.obs["deleted"].to_numpy(bool)].tolist()
+        study.label(cells[1:], ["blast" if i % 2 else "monocyte" for i in range(len(cells) - 1)])
+        before = drain(iter_find_stains(study, "macenko"))
+        study.delete([cells[0], cells[3]])
+        _run(study, "embed")
+        assert drain(iter_find_stains(study, "macenko")).stains == before.stains
+        found = labelled(study)
+        assert len(found.cell_ids) == len(cells) - 2
+        assert found.weights.stain == "macenko"
+
+
+def test_what_is_made_of_recoloured_cells_says_so(copied: Path, smears: Path) -> None:
+    with Study.open(copied) as study:
+        study.remember_root("r1", smears)
+        _run(study, "embed", stain="reinhard")
+        cells = study.cells.obs_names.tolist()
+        study.label(cells, ["blast" if i % 2 else "monocyte" for i in range(len(cells))])
+        assert Atlas.load(drain(iter_extend(study, None, "own"))).info["stain"] == "reinhard"
+        assert Atlas.load(drain(iter_extend(study, "starter-context", "more"))).info["stain"] == "reinhard"
+        _run(study, "classify", atlas="own")
+        with pytest.raises(AtlasError, match="recoloured by reinhard, but those of the cells are as they are"):
+            _run(study, "classify", stain="")
+        assert study.settings["stain"] == "reinhard", "nothing was done"
+        with pytest.raises(AtlasError, match="--adapt reinhard"):
+            drain(iter_choose_for(study))
+        _run(study, "classify", stain="", atlas="auto")
+        with pytest.raises(AtlasError, match="recoloured by reinhard"):
+            drain(iter_extend(study, "own", "own"))
+
+
+def test_cells_that_were_moved_make_no_reference(copied: Path) -> None:
+    with Study.open(copied) as study:
+        cells = study.cells.obs_names.tolist()
+        study.label(cells, ["blast" if i % 2 else "monocyte" for i in range(len(cells))])
+        _run(study, "classify", adapt="slide")
+        with pytest.raises(InputError, match="--adapt none"):
+            labelled(study)
+        _run(study, "classify", adapt="")
+        assert len(labelled(study).y)
+
+
+def test_deleted_cells_have_no_say_in_the_shifts(copied: Path) -> None:
+    with Study.open(copied) as study:
+        _run(study, "classify", adapt="slide")
+        first = embeddings_of(study.cells)
+        living = ~study.cells.obs["deleted"].to_numpy(bool)
+        bert = study.cells.obs["slide"].to_numpy(str) == "bert"
+        study.delete(study.cells.obs_names[np.flatnonzero(living & ~bert)[:1]].tolist())
+        assert {state.name: state.state for state in step_states(study)}["classify"] == "stale"
+        _run(study, "classify")
+        second = embeddings_of(study.cells)
+        np.testing.assert_array_equal(second[bert], first[bert])
+        assert np.abs(second[~bert] - first[~bert]).max() > 1e-3
+        study.delete(study.cells.obs_names[~bert].tolist())
+        _run(study, "classify")
+        X = np.asarray(study.cells.X)
+        np.testing.assert_array_equal(embeddings_of(study.cells)[~bert], X[~bert])
+
+
+def test_another_reference_stain_embeds_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {one: RunSettings(stain=one, computes="auto auto = cpu float32") for one in ("", "macenko")}
+    before = {one: embed.step_key("0", said) for one, said in settings.items()}
+    other = replace(reference(), light=(1.0, 2.0, 3.0))
+    monkeypatch.setattr("napari_dinobloom.cells.stain_transfer.reference", lambda: other)
+    after = {one: embed.step_key("0", said) for one, said in settings.items()}
+    assert before[""] == after[""]
+    assert before["macenko"] != after["macenko"]
+
+
+def test_recolouring_is_asked_about_only_where_it_leads_to_the_reference(copied: Path) -> None:
+    with Study.open(copied, read_only=True) as study:
+        bundled = Atlas.bundled("starter", "context")
+        own = replace(bundled, info={name: value for name, value in bundled.info.items() if name != "stain"})
+        settings = resolve(study.settings, {})
+        assert set(drain(adapting.iter_choose(study, settings, own)).shorter) <= {"restandardise"}
+        with pytest.raises(AtlasError, match="other crops"):
+            drain(iter_choose_for(study, atlas="starter-published"))
+
+
+def test_the_next_cells_to_name_are_those_that_were_named_so(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    lead = own_reference._lead
+
+    def watched(classifier: Any, X: Any, source: Any, large: Any) -> Any:
+        asked.append((X, large))
+        return lead(classifier, X, source, large)
+
+    monkeypatch.setattr(own_reference, "_lead", watched)
+    with Study.open(copied) as study:
+        _run(study, "classify", adapt="slide")
+        own_reference.next_to_label(study, 3)
+        rows = np.flatnonzero(~study.cells.obs["deleted"].to_numpy(bool))
+        X, large = asked[0]
+        np.testing.assert_array_equal(X, embeddings_of(study.cells, rows))
+        assert np.abs(X - np.asarray(study.cells.X)[rows]).max() > 0.01
+        np.testing.assert_array_equal(large, larger_than_platelets(study.cells.obs.iloc[rows]))
+        atlas = find_atlas(resolve(study.settings, {}))
+        assert atlas is not None
+        source = sources_of(study, study.cells.obs.iloc[rows])
+        shares = np.sort(atlas.without("platelet").predict_proba(X[large], np.array(source)[large].tolist()), axis=1)
+        near = ~atlas.without("platelet").classify(X[large], np.array(source)[large].tolist())["unlike"].to_numpy(bool)
+        found = lead(atlas, X, source, large)[large]
+        np.testing.assert_allclose(found, np.where(near, shares[:, -1] - shares[:, -2], 0), atol=1e-6)

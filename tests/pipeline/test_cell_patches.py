@@ -12,6 +12,8 @@ from napari_dinobloom.encoders.overlay import paint
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline.cell_patches import basis_file, field_tiles, iter_cell_patches
 from napari_dinobloom.pipeline.crops import open_crops
+from napari_dinobloom.pipeline.driver import iter_outcome
+from napari_dinobloom.pipeline.stains import iter_find_stains
 from napari_dinobloom.progress import drain
 
 
@@ -74,3 +76,15 @@ def test_tiles_cover_the_cells_and_nothing_else(finished: Path) -> None:
             own = (labels == int(cell.rpartition(":")[2])) & covered
             shown = np.median(canvas[own][:, 0])
             assert shown == pytest.approx(255 * values[number, 0, 0, 0], abs=1)
+
+
+def test_tokens_of_a_recoloured_study_are_those_of_recoloured_crops(copied: Path) -> None:
+    with Study.open(copied) as study:
+        drain(iter_outcome([], study, until="embed", stain="macenko"))
+        cells, crops = [str(cell) for cell in study.cells.obs_names[:3]], np.asarray(open_crops(study)[:3])
+        found = drain(iter_cell_patches(study, cells[::-1], crops[::-1]))
+        seen = drain(iter_find_stains(study, "macenko")).recoloured(crops[::-1], np.array([2, 1, 0]))
+        assert not np.array_equal(seen, crops[::-1])
+        np.testing.assert_array_equal(found.crops, seen)
+        with nd.load_encoder("starter") as encoder:
+            np.testing.assert_allclose(found.tokens, encoder.patch_tokens(seen), atol=1e-4)

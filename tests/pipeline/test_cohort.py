@@ -44,6 +44,11 @@ def test_new_patients_share_no_picture_with_the_cohort(table: Path) -> None:
         split(read_table(table), ("nobody",))
 
 
+def test_white_space_around_names_makes_no_other_patient(table: Path) -> None:
+    table.write_text(table.read_text().replace("p6,", " p6 ,").replace("diagnosis", "diagnosis "))
+    assert set(read_table(table)["patient"]) == {f"p{row}" for row in range(8)}
+
+
 def test_one_command_draws_the_figure_and_an_earlier_map_gives_the_same(table: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "fig.png", tmp_path / "map.safetensors"
     done = CliRunner().invoke(app, ["cohort", str(table), "-o", str(out), "--save-map", str(kept), "--device", "cpu"])

@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from napari_dinobloom.cli import app
+from napari_dinobloom.encoders.library import locate
 from napari_dinobloom.errors import AtlasError, InputError
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.tables import read_csv
-from napari_dinobloom.pipeline import own_reference
+from napari_dinobloom.pipeline import own_reference, results
 from napari_dinobloom.pipeline.classify import explain, find_atlas, sources_of
 from napari_dinobloom.pipeline.driver import iter_outcome
 from napari_dinobloom.pipeline.own_reference import (
@@ -134,6 +135,33 @@ def test_a_probe_names_the_study(study: Study) -> None:
     drain(iter_extend(study, None, "an-atlas"))
     with pytest.raises(AtlasError, match="'an-atlas' is an atlas"):
         drain(iter_train_probe(study, "an-atlas"))
+
+
+def test_a_study_named_by_a_probe_says_what_a_new_atlas_begins_with(study: Study) -> None:
+    drain(iter_train_probe(study, "two"))
+    drain(iter_outcome([], study, until="classify", atlas="two"))
+    path = study.path
+    study.close()
+    refused = CliRunner().invoke(app, ["atlas", "extend", "new", str(path)])
+    assert refused.exit_code == 2
+    assert "--from" in refused.stderr
+    assert not place_of("new").exists()
+    assert CliRunner().invoke(app, ["atlas", "extend", "new", str(path), "--from", "none"]).exit_code == 0
+
+
+def test_files_are_found_from_another_folder(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drain(iter_extend(study, None, "own"))
+    shutil.copy(place_of("own"), tmp_path / "file.safetensors")
+    shutil.copy(locate("starter").path, tmp_path / "encoder.safetensors")
+    monkeypatch.chdir(tmp_path)
+    told = resolve({}, {"encoder": "encoder.safetensors", "atlas": Path("file.safetensors")})
+    assert (told.encoder, told.atlas) == (str(tmp_path / "encoder.safetensors"), str(tmp_path / "file.safetensors"))
+    drain(iter_outcome([], study, until="classify", atlas=Path("file.safetensors")))
+    monkeypatch.chdir(tmp_path.parent)
+    assert drain(iter_outcome([], study, until="classify")).seconds == {}
+    shown = results._shown_settings(told)
+    assert (shown["encoder"], shown["atlas"]) == ("encoder.safetensors", "file.safetensors"), "no place on this machine"
+    assert resolve({"atlas": "auto"}, {"atlas": "own", "encoder": "starter"}).atlas == "own"
 
 
 def test_what_cannot_be_learned_from_is_refused(copied: Path) -> None:

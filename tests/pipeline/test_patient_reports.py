@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from hypothesis import strategies as st
 from named import EMPTY, HOSTILE, LONG, PATIENTS, named_study, spoken
 
 from napari_dinobloom.errors import InputError, StudyError
-from napari_dinobloom.io.pseudonyms import FILE, read_pseudonyms
+from napari_dinobloom.io.pseudonyms import FILE, PseudonymousStudy, read_pseudonyms
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.trust import is_id
 from napari_dinobloom.pipeline import patient_reports as module
 from napari_dinobloom.pipeline.patient_groups import keep_groups
 from napari_dinobloom.pipeline.patient_reports import file_names, iter_patient_reports, patient_reports
-from napari_dinobloom.pipeline.patients import PatientResult
+from napari_dinobloom.pipeline.patients import OUTDATED, PatientResult, _made_of
+from napari_dinobloom.pipeline.settings import resolve
 from napari_dinobloom.progress import drain
 
 EVERYBODY = (*PATIENTS, EMPTY)
@@ -121,7 +123,7 @@ def _words_in(folder: Path, words: set[str]) -> list[tuple[str, str]]:
 
 
 def _result(study: Study) -> PatientResult:
-    patients = sorted(PATIENTS)
+    patients = [*sorted(PATIENTS), "Zelda Foreign"]
     table = pd.DataFrame({"patient": patients, "cells": 8, "group": "AML", "predicted_group": "AML"})
     table["out_of_fold"] = True
     for column in ("p:AML", "p:none", "mean:AML", "mean:none"):
@@ -132,12 +134,16 @@ def _result(study: Study) -> PatientResult:
         "The group 'AML' has 6 patients.",
     )
     scores = pd.DataFrame({"model": ["gated"], "auc": [0.5]})
-    return PatientResult(("AML", "none"), table, scores, notes, study.path / "models" / "m.safetensors")
+    file = study.path / "models" / "m.safetensors"
+    return PatientResult(("AML", "none"), table, scores, notes, file, "gated", _made_of(study))
 
 
 def test_under_pseudonyms_no_name_gets_out(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("napari_dinobloom.pipeline.patients.patient_result", _result)
-    keep_groups(study, dict.fromkeys(PATIENTS, "AML"))
+    keep_groups(study, dict.fromkeys((*PATIENTS, "Zelda Foreign"), "AML"))
+    (study.path / "schemes").mkdir()
+    (study.path / "schemes" / "Quimby.yaml").write_text("{title: Quimby ward, classes: [lymphocyte]}")
+    study.update(settings=study.settings | {"scheme": "schemes/Quimby.yaml"})
     study.cells.obsm["attention"] = pd.DataFrame(
         np.random.default_rng(0).random((study.cells.n_obs, 2)), index=study.cells.obs_names, columns=["AML", "none"]
     )
@@ -157,16 +163,47 @@ def test_under_pseudonyms_no_name_gets_out(study: Study, tmp_path: Path, monkeyp
     assert {"Annabel", "Secretary", "alert"} <= {word for _, word in _words_in(study.path / "reports", words)}
     text = (folder / f"{names.of('patients', PATIENTS[0])}.html").read_text(encoding="utf-8")
     assert names.of("people", "Dr. Secretary") in text
+    assert "scheme <bdi>a scheme of this laboratory</bdi>" in text
     assert "The group &#39;AML&#39; has 6 patients." in text
     assert f"({names.of('patients', PATIENTS[0])!r}" in text.replace("&#39;", "'")
     assert FILE not in [path.name for path in folder.iterdir()]
     assert json.loads((study.path / FILE).read_text(encoding="utf-8"))["patients"] == dict(names.names["patients"])
 
 
-def test_numbers_are_the_same_under_pseudonyms(study: Study) -> None:
-    from napari_dinobloom.io.pseudonyms import PseudonymousStudy
-    from napari_dinobloom.pipeline.settings import resolve
+def test_a_slide_called_as_its_patient_and_strangers_change_nothing(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_dinobloom.pipeline.patients.patient_result", _result)
+    study.update(fields=[replace(record, slide=record.patient) for record in study.fields])
+    study.cells.obs["slide"] = study.cells.obs["patient"]
+    study.save_cells(study.cells)
+    keep_groups(study, {PATIENTS[0]: "none", "Zelda Foreign": "AML"})
+    told = PseudonymousStudy(study)
+    cohort = module.gather(study, told, resolve(study.settings, {}))
+    names = told.pseudonyms.names["patients"]
+    assert cohort.given == {names[PATIENTS[0]]: "none"}
+    assert set(cohort.model.predictions) == {names[patient] for patient in PATIENTS}
+    shared = f"2 patients share pictures with others ({names[PATIENTS[0]]!r}, {names[PATIENTS[1]]!r}): see there."
+    assert list(cohort.model.notes) == [shared, "The group 'AML' has 6 patients."]
 
+
+def test_a_prediction_that_does_not_hold_any_more_is_left_out_and_said(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = _result(study)
+    monkeypatch.setattr("napari_dinobloom.pipeline.patients.patient_result", lambda _: result)
+    pages = [path.read_text(encoding="utf-8") for path in patient_reports(study).paths]
+    assert all("Predicted group" in page for page in (pages[0], pages[-1]))
+    study.exclude([study.cells.obs_names[3]])
+    for path in patient_reports(study).paths:
+        page = path.read_text(encoding="utf-8")
+        assert "<h2>Predicted group" not in page
+        assert 'id="group"' not in page
+        assert 'id="model"' not in page
+        assert OUTDATED in page
+
+
+def test_numbers_are_the_same_under_pseudonyms(study: Study) -> None:
     chosen, told = resolve(study.settings, {}), PseudonymousStudy(study)
     real, under = (module.gather(study, one, chosen) for one in (study, told))
     for patient in EVERYBODY:

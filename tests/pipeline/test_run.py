@@ -107,12 +107,34 @@ def test_another_scheme_only_counts_anew(smears: Path, copied: Path, tmp_path: P
     assert "Counted in the lines of the scheme <bdi>Ours</bdi>" in report
     assert str(tmp_path) not in report, "no place on this machine"
     mine.write_text("{title: Ours, classes: {lymphocyte: {title: Lymphocytes of any kind}}}")
-    assert set(again(smears, copied).seconds) == {"read", "differential", "report"}, "what the file says has changed"
+    assert again(smears, copied).seconds == {}, "its own copy"
+    assert set(again(smears, copied, scheme=mine).seconds) == {"read", "differential", "report"}
+    with Study.open(copied) as study:
+        assert study.settings["scheme"] == "schemes/mine.yaml"
+        assert [path.name for path in (copied / "schemes").iterdir()] == ["mine.yaml"]
+        assert {state.state for state in step_states(study, scheme="schemes/mine.yaml")} == {"done"}, "as remembered"
     assert "Lymphocytes of any kind" in (copied / "report.html").read_text(encoding="utf-8")
     again(smears, copied, scheme="none", count="reviewed")
     counts = read_csv(copied / "tables" / "differential.csv")
     assert (counts["counted"] == 0).all(), "nobody has reviewed a cell"
     assert "Only cells that a person has reviewed" in (copied / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_scheme_that_went_away_stops_no_step_but_the_count(smears: Path, copied: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("{title: Ours, classes: [lymphocyte]}")
+    again(smears, copied, scheme=mine, until="segment")
+    mine.unlink()
+    assert set(again(smears, copied).seconds) == {"read", "differential", "report"}, "the study has a copy"
+    (copied / "schemes" / "mine.yaml").unlink()
+    assert again(smears, copied, until="embed").seconds == {}
+    with Study.open(copied) as study:
+        assert [state.state for state in step_states(study)] == ["done"] * 6 + ["stale"] * 2
+    with pytest.raises(InputError, match="--scheme none"):
+        again(smears, copied)
+    with pytest.raises(InputError, match=r"other\.yaml"):
+        again(smears, copied, until="segment", scheme=tmp_path / "other.yaml")
+    assert set(again(smears, copied, scheme="none").seconds) == {"read", "differential", "report"}
 
 
 def test_a_changed_picture_keeps_its_field_and_numbers_are_not_used_again(

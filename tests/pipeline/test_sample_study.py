@@ -42,3 +42,11 @@ def test_it_is_ready_and_stays_as_people_left_it(tmp_path: Path, monkeypatch: py
         acts = (path / "edits.jsonl").read_bytes()
     assert sample_study.sample_study(tmp_path) == path
     assert (path / "edits.jsonl").read_bytes() == acts
+
+
+def test_one_that_was_made_once_is_never_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_study, "_iter_smears", lambda _images: pytest.fail("it is made again"))
+    study = Study.create(tmp_path / sample_study.STUDY)  # without gates and report: people took them away
+    (study.path / sample_study.MADE).touch()
+    assert sample_study.sample_study(tmp_path) == study.path
+    study.close()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_dinobloom.predict.abstention import below, calibrate, choose_threshold
+from napari_dinobloom.predict.abstention import below, calibrate, choose_threshold, settle, to_ask
 
 CELL = st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from("abc"))
 
@@ -76,3 +77,33 @@ def test_without_a_split_each_cell_meets_the_others() -> None:
         assert found.confusion.sum() == 40
         assert np.trace(found.confusion) >= 38
         assert found.distance_limit > 0  # no cell is its own neighbour
+
+
+def test_a_class_whose_only_held_out_cells_have_no_second_picture_leaves_all_to_be_asked() -> None:
+    y = np.array(["a", "a", "b", "b", "c", "c"])
+    source = np.array(["1", "2", "3", "4", "5", "5"])
+    held = y == "c"
+    assert to_ask(y, source, held).tolist() == [True] * 4 + [False] * 2
+    assert to_ask(y, source, ~held | (y == "a")).tolist() == [True] * 4 + [False] * 2
+    assert to_ask(y, source, y == "a").tolist() == [True] * 2 + [False] * 4
+    X = np.array([[0.0], [0.1], [5.0], [5.1], [9.0], [9.1]], dtype=np.float32)
+    found = calibrate(X, y, source, held, k=1)
+    assert (found.held_out, found.confusion.sum(), found.accuracy) == ("leave one out", 4, 1.0)
+
+
+def test_a_cell_beyond_the_distance_limit_goes_unnamed_as_in_use() -> None:
+    truth = np.array(["a"] * 100 + ["b"] * 100)
+    said = truth.copy()
+    said[:5] = "b"
+    distance = np.linspace(1, 2, 200)[::-1].copy()
+    distance[:3] = 9.0  # wrong, and far
+    found = settle(truth, said, np.ones(200, np.float32), distance, np.array(["a", "b"]), "held out")
+    far = distance > found.distance_limit
+    assert far[:3].all()
+    assert far.sum() == 3 + 2 + 2, "the far wrong ones, the two wrong ones beside them, a hundredth of the right ones"
+    assert found.confusion.tolist() == [[93, 0, 7], [0, 100, 0]]
+    assert (found.accuracy, found.accuracy_named, found.abstained) == (0.975, 1.0, pytest.approx(0.035))
+
+
+def test_what_is_no_number_is_below_any_threshold() -> None:
+    assert below(np.array([np.nan, 0.0, 0.5]), 0.5).tolist() == [True, True, False]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dinobloom.predict.adaptation import DOUBT, LEAST_GAIN, Choice, evidence, moved, pick
+from napari_dinobloom.predict.adaptation import DOUBT, LEAST_GAIN, Choice, evidence, moved, pick, shifts
 from napari_dinobloom.predict.atlas import Atlas
 
 ABOUT = {"encoder": "e", "encoder_sha256": "0" * 64, "policy": {}, "policy_hash": "h"}
@@ -51,6 +51,17 @@ def test_the_reference_itself_stays_and_no_cell_is_no_error(atlas: Atlas) -> Non
     assert moved(np.zeros((0, 10)), [], atlas).shape == (0, 10)
     with pytest.raises(ValueError, match="infinite or undefined"):
         moved(np.full((3, 10), np.nan), ["s"] * 3, atlas)
+
+
+def test_a_slide_that_is_not_known_stays_where_it_is(atlas: Atlas) -> None:
+    plain = _cells([40, 40, 40])
+    found = shifts(plain + 0.8, ["s"] * 120, atlas)
+    X = np.float32([[1.0] * 10, [1.0] * 10])
+    both = found.apply(X, ["s", "new"])
+    assert both.dtype == np.float32
+    np.testing.assert_array_equal(both[1], X[1])
+    np.testing.assert_allclose(both[0], X[0] - found.shift[0], rtol=1e-6)
+    assert found.apply(np.zeros((0, 10), np.float32), []).shape == (0, 10)
 
 
 def test_evidence_is_the_distance_to_the_kth_cell_of_another_picture(atlas: Atlas) -> None:

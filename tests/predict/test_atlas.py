@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,6 +146,16 @@ def test_changed_content_is_noticed(saved: Path) -> None:
         ("encoder_sha256", "cd" * 32, "hash"),
         ("threshold", 7, "out of range"),
         ("k", 0, "out of range"),
+        ("k", 1001, "out of range"),
+        ("distance_limit", float("inf"), "out of range"),
+        ("distance_limit", float("nan"), "out of range"),
+        ("info", {"temperature": 0.0}, "temperature '0.0' in the header is out of range"),
+        ("info", {"temperature": float("nan")}, "temperature"),
+        ("info", {"temperature": "1"}, "temperature"),
+        ("info", {"temperature": True}, "temperature"),
+        ("info", {"stain": "Erika"}, "stain"),
+        ("info", {"parts": [{"hash": "ab"}]}, "parts in the header's 'info'"),
+        ("info", {"parts": {"hash": "ab", "cells": 1}}, "parts in the header's 'info'"),
         ("classes", ["a"], "shape"),
         ("classes", ["lymphocyte", "eosinophil", "monocyte"], "sorted"),
         ("policy", "context", "policy"),
@@ -233,6 +244,18 @@ def test_cells_that_make_no_atlas_are_refused(change: dict, message: str) -> Non
 def test_an_atlas_that_is_not_bundled_is_named() -> None:
     with pytest.raises(AtlasError, match="DinoBloom-B"):
         Atlas.bundled("DinoBloom-B", POLICY)
+
+
+@pytest.mark.parametrize("own", ["", "macenko", "reference"])
+def test_recoloured_cells_meet_an_atlas_of_the_same_or_of_the_reference(own: str) -> None:
+    atlas = replace(make(), info={"stain": own} if own else {})
+    for stain in ("", "macenko", "reinhard"):
+        cells = SimpleNamespace(name="starter", sha256="ab" * 32, stain=stain)
+        if own in (stain, "reference"):
+            atlas.check(cells, POLICY)
+        else:
+            with pytest.raises(AtlasError, match=rf"--adapt {own or 'none'}"):
+                atlas.check(cells, POLICY)
 
 
 def test_classes_that_the_atlas_cannot_name_are_told(atlas: Atlas) -> None:

@@ -60,6 +60,7 @@ def test_what_comes_with_the_package_needs_no_second_schema(kind: str) -> None:
     atlas = Atlas.bundled("starter", kind)
     assert (atlas.metric, atlas.weights, atlas.k) == ("euclidean", "uniform", 20)
     assert atlas.thumbnails is atlas.place is None
+    assert atlas.info["stain"] == "reference", "recoloured cells meet it"
 
 
 def test_votes_of_a_choice_are_those_of_scikit_learn_and_its_threshold_is_its_own() -> None:

@@ -62,6 +62,23 @@ def test_what_was_made_otherwise_is_refused(change: dict, message: str) -> None:
         merge([make(), make(150, seed=2, name="other", **change)], name="x")
 
 
+def test_stains_that_differ_make_no_atlas_but_the_reference_meets_all() -> None:
+    plain, other = make(), make(150, seed=2, name="other")
+    ours = make(90, seed=3, name="ours", info={"stain": "reference"})
+    macenko = make(60, seed=4, name="theirs", info={"stain": "macenko"})
+    reinhard = make(60, seed=5, name="last", info={"stain": "reinhard"})
+    assert merge([ours, ours], name="x").info["stain"] == "reference"
+    assert merge([ours, macenko], name="x").info["stain"] == "macenko"
+    assert "stain" not in merge([ours, plain], name="x").info
+    assert "stain" not in merge([plain, other], name="x").info
+    with pytest.raises(AtlasError, match=r"'test' and 'theirs' .* recoloured by none and macenko"):
+        merge([plain, macenko], name="x")
+    with pytest.raises(AtlasError, match="'theirs' and 'last'"):
+        merge([ours, macenko, reinhard], name="x")
+    with pytest.raises(AtlasError, match="'theirs' and 'other'"):
+        merge([macenko, ours, other], name="x")
+
+
 def test_no_name_comes_along() -> None:
     secret = "Erika Mustermann"
     about = {"origin": secret, "patients": [secret], "note": secret, "segmenter": "learned", "parts": []}

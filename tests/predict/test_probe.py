@@ -61,7 +61,8 @@ def test_temperature_threshold_and_confusion_come_from_cells_it_did_not_learn(at
     named = np.asarray(probe.classes)[p.argmax(axis=1)]
     threshold, _, _ = choose_threshold(p.max(axis=1), named == atlas.y[asked], atlas.y[asked])
     assert probe.threshold == pytest.approx(threshold, abs=1e-3)
-    named = np.where(p.max(axis=1) < probe.threshold - 1e-6, "unclassified", named)
+    far = probe.classify(atlas.X[asked], atlas.source[asked].tolist())["unlike"]
+    named = np.where((p.max(axis=1) < probe.threshold - 1e-6) | far, "unclassified", named)
     table = cross_table(atlas.y[asked], named, np.asarray(probe.classes))
     assert np.abs(table.to_numpy() - probe.confusion).sum() <= 2  # a probability at the threshold may round
     assert probe.confusion.sum() == len(asked)
@@ -123,11 +124,32 @@ def test_a_class_of_one_cell_is_trained_on_and_named_as_not_measured() -> None:
     assert probe.classify(np.full((1, 8), 9.0))["predicted"].tolist() == ["blast"]
 
 
+@pytest.mark.parametrize("held", ["one class of one picture", "one cell of each class", "one picture"])
+def test_however_few_held_out_cells_can_be_asked_it_is_measured(held: str) -> None:
+    base = make(90, 0.5)
+    y, rows = base.y.copy(), np.arange(90)
+    source = base.source.copy()
+    source[:6] = source[0]
+    if held == "one class of one picture":
+        y[:6] = "blast"
+    kept = {"one cell of each class": np.isin(rows, [6, 7, 8])}.get(held, rows < 6)
+    atlas = Atlas.from_embeddings(
+        base.X, y.tolist(), source.tolist(), kept,
+        name="t", encoder="e", encoder_sha256="0", policy={}, policy_hash="0", info={"stain": "reinhard"})  # fmt: skip
+    probe = train_probe(atlas, name="p")
+    assert probe.info["stain"] == "reinhard"
+    asked = {"one class of one picture": 84, "one cell of each class": 3, "one picture": 6}[held]
+    assert probe.confusion.sum() == atlas.confusion.sum() == asked
+    assert 0.5 < probe.info["accuracy"] <= 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda a, t: a.update(threshold=2.0), "out of range"),
         (lambda a, t: a.update(threshold=0.01), "hash"),
+        (lambda a, t: a.update(distance_limit=float("inf")), "out of range"),
+        (lambda a, t: a["info"].update(parts=3), "parts"),
         (lambda a, t: a.update(schema=9), "schema 9"),
         (lambda a, t: a.update(classes="abc"), "classes"),
         (lambda a, t: t.update(coef=t["coef"][:2]), "shape"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier
@@ -14,9 +17,16 @@ from sklearn.neighbors import KNeighborsClassifier
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.predict.evaluation import class_scores, count_table, table_scores
 from napari_dinobloom.predict.mil.model import AttentionMIL
-from napari_dinobloom.predict.protocols import bags, fits
+from napari_dinobloom.predict.protocols import bags, copies, fits
 from napari_dinobloom.predict.protocols.cohort import Cohort
-from napari_dinobloom.predict.protocols.copies import fingerprint
+from napari_dinobloom.predict.protocols.copies import (
+    AGREEING,
+    ALIKE,
+    agreement,
+    detail,
+    fingerprint,
+    iter_find_copies,
+)
 from napari_dinobloom.predict.protocols.folds import paper_plan, strict_plan
 from napari_dinobloom.predict.protocols.intervals import intervals
 from napari_dinobloom.predict.protocols.layouts import COLUMNS, LabelledFiles, Layout
@@ -25,7 +35,7 @@ from napari_dinobloom.predict.protocols.protocol import iter_evaluate
 from napari_dinobloom.predict.protocols.published import compare, published_figures
 from napari_dinobloom.predict.protocols.result import Evaluation, write_evaluation
 from napari_dinobloom.predict.protocols.seen import cautions
-from napari_dinobloom.progress import drain
+from napari_dinobloom.progress import Progress, Steps, drain
 
 
 def files_of(labels: list[str], split: object = "", patient: object = "", layout: Layout = "folders") -> LabelledFiles:
@@ -190,17 +200,27 @@ def test_intervals_over_patients_are_exactly_those_of_a_naive_loop() -> None:
     assert found["balanced_accuracy"] == pytest.approx(tuple(np.quantile(naive, [0.025, 0.975])))
 
 
-def test_the_strict_protocol_leaves_copies_out() -> None:
+def drawn(cohort: Cohort, folder: Path, **pictures: list[int]) -> Cohort:
+    """The same, with pictures on the disk for some rows; those of one name are copies, one of them smaller."""
+    for seed, rows in enumerate(pictures.values()):
+        spots = np.random.default_rng(seed).integers(0, 255, (20, 20, 3), np.uint8).repeat(9, axis=0).repeat(9, axis=1)
+        for number, row in enumerate(rows):
+            picture = Image.fromarray(spots).resize((180 - 60 * number,) * 2)
+            picture.save(folder / cohort.files.table["file"].iloc[row])
+    return replace(cohort, files=replace(cohort.files, root=folder))
+
+
+def test_the_strict_protocol_leaves_copies_out(tmp_path: Path) -> None:
     files = files_of(LABELS)
-    cohort = cohort_of(files)
+    cohort = drawn(cohort_of(files), tmp_path, one=[2, 5], two=[3, 70])
     cohort.prints[5] = cohort.prints[2]  # both of class a: the first stays
     cohort.prints[70] = cohort.prints[3]  # of a and b: neither stays
     found = drain(iter_evaluate(cohort, "strict", orders=3))
     assert found.copies.to_dict("records") == [
-        {"file": "0005.png", "label": "a", "copy_of": "0002.png", "why": "copy"},
         {"file": "0003.png", "label": "a", "copy_of": "0070.png", "why": "two classes"},
+        {"file": "0005.png", "label": "a", "copy_of": "0002.png", "why": "copy"},
         {"file": "0070.png", "label": "b", "copy_of": "0003.png", "why": "two classes"},
-    ] or sorted(found.copies["file"]) == ["0003.png", "0005.png", "0070.png"]
+    ]
     assert len(found.predictions) == len(LABELS) - 3
     assert "3 pictures are left out because they are there twice, 2 of them under two classes." in found.notes
     assert "balanced_accuracy_20 leaves out classes under 20 pictures: d." in found.notes
@@ -214,13 +234,66 @@ def test_the_strict_protocol_leaves_copies_out() -> None:
     assert common == pytest.approx(np.mean([(said == y)[kept & (y == name)].mean() for name in "abc"]))
 
 
-def test_the_copy_that_is_asked_about_stays() -> None:
+def test_the_copy_that_is_asked_about_stays(tmp_path: Path) -> None:
     files = files_of(["a", "b"] * 40, split=["train"] * 60 + ["test"] * 20)
-    cohort = cohort_of(files)
+    cohort = drawn(cohort_of(files), tmp_path, one=[4, 62])
     cohort.prints[4] = cohort.prints[62]
     found = drain(iter_evaluate(cohort, "strict", orders=2))
     assert found.copies["file"].tolist() == ["0004.png"]
     assert len(found.predictions) == 20
+
+
+def test_different_cells_that_look_alike_from_afar_stay(tmp_path: Path) -> None:
+    """A dark nucleus on pale ground: coarse grey values agree, detail does not."""
+    y, x = np.mgrid[:120, :120]
+    nucleus = 220 - 150 * np.exp(-((x - 60) ** 2 + (y - 60) ** 2) / 900)
+    files, prints = files_of(["a"] * 6 + ["b"] * 6), []
+    for row in range(12):
+        texture = np.random.default_rng(row).normal(0, 12, (40, 40, 3)).repeat(3, axis=0).repeat(3, axis=1)
+        picture = np.clip(nucleus[..., None] + texture, 0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(tmp_path / files.table["file"].iloc[row])
+        prints.append(fingerprint(picture))
+    alike = np.stack(prints) @ np.stack(prints).T
+    assert alike.min() > ALIKE
+    found = drain(iter_find_copies(replace(files, root=tmp_path), np.stack(prints)))
+    assert found.kept.all()
+
+
+def test_copies_do_not_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a copy of its neighbour alone: every second one stays; of two classes only the pair itself goes."""
+    files = files_of(["a"] * 6 + ["b"] * 2)
+    pairs = [(0, 1), (1, 2), (2, 3), (5, 6)]
+
+    def found(_: object, __: object) -> Steps[list[tuple[int, int]]]:
+        yield Progress(0, 1)
+        return pairs
+
+    monkeypatch.setattr(copies, "_iter_pairs", found)
+    table = drain(iter_find_copies(files, np.zeros((8, 576), np.float32))).table
+    assert table.to_numpy().tolist() == [
+        ["0001.png", "a", "0000.png", "copy"],
+        ["0003.png", "a", "0002.png", "copy"],
+        ["0005.png", "a", "0006.png", "two classes"],
+        ["0006.png", "b", "0005.png", "two classes"],
+    ]
+
+
+@pytest.mark.parametrize("change", ["smaller", "compressed", "brighter"])
+def test_the_detail_of_a_copy_agrees_and_of_another_does_not(change: str) -> None:
+    random = np.random.default_rng(0)
+    one, other = random.integers(0, 255, (2, 40, 40, 3), np.uint8).repeat(5, axis=1).repeat(5, axis=2)
+    file = io.BytesIO()
+    Image.fromarray(one).save(file, "JPEG", quality=40)
+    changed = {
+        "smaller": Image.fromarray(one).resize((80, 80)),
+        "compressed": Image.open(file),
+        "brighter": Image.fromarray(np.clip(one * 1.15, 0, 255).astype(np.uint8)),
+    }[change]
+    assert agreement(detail(one), detail(np.asarray(changed))) > AGREEING
+    assert agreement(detail(one), detail(other)) < 0.3
+    bare = detail(np.full((30, 30, 3), 7, np.uint8))
+    assert agreement(bare, bare) == 1
+    assert agreement(bare, detail(one)) == 0
 
 
 def test_a_fingerprint_knows_a_copy_and_no_other() -> None:

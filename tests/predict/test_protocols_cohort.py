@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -60,14 +61,17 @@ def test_a_killed_run_goes_on_and_gives_the_same(folder: Path, tmp_path: Path) -
         process.kill()
     (torn,) = [path for path in cache.iterdir() if path.name.startswith("mean-colour")]
     assert len(list(torn.glob("*.safetensors"))) == 1
-    (torn / ".x.safetensors.part-1234").write_bytes(b"half")
+    for name, age in (("old", 90_000), ("new", 60)):  # the new one may be of a run beside this one
+        part = torn / f".{name}.safetensors.part-1234"
+        part.write_bytes(b"half")
+        os.utime(part, (time.time() - age,) * 2)
     encoder = MeanColour()
     again = embedded(read_layout(folder), cache, encoder)
     assert encoder.seen == 600 - 256
     np.testing.assert_array_equal(again.X, whole.X)
     np.testing.assert_array_equal(again.prints, whole.prints)
     assert again.hash == whole.hash
-    assert not list(torn.glob(".*part*"))
+    assert [path.name for path in torn.glob(".*part*")] == [".new.safetensors.part-1234"]
     rest = MeanColour()
     embedded(read_layout(folder), cache, rest)
     assert rest.seen == 0
@@ -125,6 +129,15 @@ def test_unreadable_pictures_are_named_before_any_is_embedded(tmp_path: Path) ->
     found = embedded(files, tmp_path / "cache", encoder, skip_unreadable=True)
     assert len(found.X) == len(found.files.table) == 6
     assert [text.split(":")[0].rsplit("/", 1)[1] for text in found.unreadable] == ["broken.png", "empty.png"]
+    broken = (tmp_path / "set" / "a" / "broken.png").read_bytes()
+    (tmp_path / "set" / "b" / "same.png").write_bytes(broken)
+    found = embedded(read_layout(tmp_path / "set"), tmp_path / "cache", encoder, skip_unreadable=True)
+    assert len(found.X) == 6
+    assert [text.split(":")[0].rsplit("/", 1)[1] for text in found.unreadable] == [
+        "broken.png",
+        "empty.png",
+        "same.png",
+    ]
 
 
 def test_an_embedding_that_is_not_finite_is_told(tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def test_a_line_says_what_the_differential_says(cohort: Cohort, tmp_path: Path) 
     assert page.text.count(f"of {PER_PATIENT}") >= len(PATIENTS)
     assert "fewer than 100 cells" in page.text
     assert page.text.count("out of fold") == 1
+    assert page.text.count("not used in training") == len(PATIENTS) - 1
+    assert "recommended" not in page.text
+    pooled = _page(replace(cohort, model=replace(cohort.model, recommended="mean pooling")), tmp_path)
+    assert "recommended" not in pooled.text, "it says the same"
+    shares = (Share("AML", 0.25, 0.6), Share(HOSTILE, 0.75, 0.4))
+    model = replace(
+        cohort.model, recommended="mean pooling", predictions={PATIENTS[0]: Prediction(HOSTILE, shares, True)}
+    )
+    assert "mean pooling, recommended: AML 0.60" in _page(replace(cohort, model=model), tmp_path).text
     assert page.text.count("0.75") == len(PATIENTS)
 
 

@@ -309,6 +309,25 @@ def test_what_a_scheme_leaves_out_is_counted_as_such(tmp_path) -> None:
     assert row["erythroblasts_per_100"] == 0, "platelets per 100 are no erythroblasts"
 
 
+@pytest.mark.parametrize(
+    ("place", "specimen", "erythroblasts"),
+    [("", "blood", 10), ("", "marrow", np.nan), ("per 100", "marrow", 10), ("denominator", "blood", np.nan),
+     ("excluded", "blood", np.nan)],
+)  # fmt: skip
+def test_ratios_are_given_of_what_stands_beside_the_denominator(tmp_path, place, specimen, erythroblasts) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "classes: {lymphocyte: , erythroblast: {members: [proerythroblast, erythroblast], count: PLACE}}".replace(
+            ", count: PLACE", f", count: {place}" if place else ""
+        )
+    )
+    cells = table((50, {}), (3, {"label": "proerythroblast"}), (2, {"label": "erythroblast"}))
+    found = summary(cells, specimen=specimen, scheme=load_scheme(path)).iloc[0]
+    np.testing.assert_allclose(found["erythroblasts_per_100"], erythroblasts)
+    assert np.isnan(found["erythroblasts_per_100_low"]) == np.isnan(erythroblasts)
+    assert found["smudge_per_100"] == 0
+
+
 def test_a_blast_of_known_lineage_is_myeloid_in_the_ratio() -> None:
     cells = table((30, {"label": "myeloblast"}), (5, {"label": "blast"}), (10, {"predicted": "erythroblast"}))
     assert summary(cells, specimen="marrow").iloc[0]["me_ratio"] == pytest.approx(3)

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest, chi2_contingency
 
 from napari_dinobloom.errors import InputError
-from napari_dinobloom.report.count_comparison import biases, compare, overall, rumke_limits
+from napari_dinobloom.report.count_comparison import biases, compare, overall, rumke_limits, unclassified_note
 from napari_dinobloom.report.differential import differential
 from napari_dinobloom.report.manual_count import read_manual
 from napari_dinobloom.report.schemes import load_scheme
@@ -245,11 +245,31 @@ def test_a_count_as_a_whole(tmp_path: Path) -> None:
 
 def test_the_bias_of_a_class_over_counts() -> None:
     compared = pd.DataFrame(
-        {"level": "patient", "class": ["monocyte"] * 4 + ["basophil"], "bias": [1.0, 3.0, -1.0, 1.0, 2.0],
-         "inside": [True, True, False, True, True]}
+        {"level": "patient", "patient": [*"abcda"], "slide": "", "class": ["monocyte"] * 4 + ["smudge_cell"],
+         "bias": [1.0, 3.0, -1.0, 1.0, 2.0], "inside": [True, True, False, True, True],
+         "in_denominator": [True] * 4 + [False]}
     )  # fmt: skip
     found = biases(compared).set_index("class")
     sd = np.sqrt(8 / 3)
     monocyte = found.loc["monocyte", ["counts", "bias", "sd", "agree_low", "agree_high", "inside"]].astype(float)
     np.testing.assert_allclose(monocyte, [4, 1, sd, 1 - 1.959964 * sd, 1 + 1.959964 * sd, 0.75], rtol=1e-6)
-    assert np.isnan(found.loc["basophil", "sd"])
+    assert found.loc["smudge_cell", "counts"] == 1, "beside the denominator only what was counted by hand"
+    assert np.isnan(found.loc["smudge_cell", "sd"])
+
+
+def test_a_count_in_which_neither_saw_a_class_agrees(tmp_path: Path) -> None:
+    mine = counted(lymphocyte=90, basophil=10)
+    other = counted(lymphocyte=100).assign(patient="p2")
+    text = "patient,class,n\np1,lymphocyte,96\np1,basophil,4\np2,lymphocyte,100\n"
+    found = biases(compare(pd.concat([mine, other]), read_manual(written(tmp_path, text)))).set_index("class")
+    assert (found.loc[["lymphocyte", "basophil"], "counts"] == 2).all()
+    assert found.loc["basophil", "bias"] == pytest.approx(3)
+    assert found["bias"].sum() == pytest.approx(0), "what one class has more, the others have less"
+    assert found.loc["basophil", "inside"] == 1
+
+
+def test_cells_that_nobody_named_are_said_to_bias_the_comparison(tmp_path: Path) -> None:
+    manual = by_hand(tmp_path, lymphocyte=100)
+    assert unclassified_note(compare(counted(lymphocyte=100), manual)) == ""
+    found = compare(counted(lymphocyte=90, unclassified=10), manual)
+    assert "10.0 % of the study's cells are unclassified and make every class look smaller" in unclassified_note(found)

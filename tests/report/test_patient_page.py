@@ -18,6 +18,7 @@ from napari_dinobloom.pipeline.patient_reports import gather
 from napari_dinobloom.pipeline.settings import resolve
 from napari_dinobloom.report.cohort import Cohort, PatientModel, Prediction, Share
 from napari_dinobloom.report.flagged import flags
+from napari_dinobloom.report.html import tiles
 from napari_dinobloom.report.patient_page import ATTENDED, review_of, write_patient_page
 from napari_dinobloom.report.sightings import sightings
 
@@ -120,6 +121,69 @@ def test_cells_to_look_at_have_their_reason(cohort: Cohort) -> None:
     few = flags(cells, obs, float("nan"), None, legend, most=3)
     assert [(flag.total, len(flag.portraits)) for flag in few if flag.title.startswith("Of a class")] == [(12, 3)]
     assert "Unlike the reference" not in {flag.title for flag in few}
+
+
+@pytest.mark.parametrize("name", ["faggot_cell", "bilobed_promyelocyte", "hairy_cell", "immature_lymphocyte"])
+def test_rare_cells_that_only_some_atlases_name_are_looked_at(cohort: Cohort, name: str) -> None:
+    obs = cohort.data.obs.assign(predicted=name, abstained=False, label="")
+    legend = replace(cohort.data, obs=obs).legend(cells := sightings(obs, "blood"))
+    assert flags(cells, obs, LIMIT, None, legend)[0].title == "Of a class that must not be missed"
+
+
+def test_a_scheme_its_rule_and_its_strangers_are_told(study: Study, cohort: Cohort, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "title: Ours\nclasses:\n  lymphocyte: {count: per 100, title: Small round ones}\n  neutrophil_segmented:\n"
+        "  smudge_cell: {count: denominator}\n  monocyte: {count: excluded}\n"
+    )
+    chosen = resolve(study.settings, {"scheme": str(path), "count": "reviewed"})
+    study.label([study.cells.obs_names[2]], "blast", who=READER)
+    try:
+        text = _page(gather(study, study, chosen), ANNA, tmp_path).text
+    finally:
+        study.undo()
+    for words in (
+        "scheme Ours",
+        "outside the denominator: Small round ones",
+        "Left out by the scheme: Monocyte",
+        "Only cells that a person has reviewed or labelled are counted.",
+        "Blast: not in the scheme.",
+        "Note: reviewed cells only.",
+    ):
+        assert re.sub(r"\W+", " ", words) in re.sub(r"\W+", " ", text), words
+    assert "White blood cells count." in _page(cohort, ANNA, tmp_path).text
+
+
+def test_what_the_validation_recommends_stands_beside_the_group(cohort: Cohort, tmp_path: Path) -> None:
+    shares = (Share("AML", 0.81, 0.3), Share("none", 0.19, 0.7))
+    model = replace(cohort.model, predictions={ANNA: Prediction("AML", shares, True)}, recommended="mean pooling")
+    text = _page(replace(cohort, model=model), ANNA, tmp_path).text
+    assert "Mean pooling, which the validation recommends instead, says none" in text
+    assert "probability 0.70" in text
+    same = replace(model, predictions={ANNA: Prediction("AML", (Share("AML", 0.8, 0.9),), True)})
+    assert "recommends instead, says the same" in _page(replace(cohort, model=same), ANNA, tmp_path).text
+    assert "recommends" not in _page(replace(cohort, model=replace(model, recommended="gated")), ANNA, tmp_path).text
+
+
+def test_deleted_cells_are_neither_found_nor_drawn(tmp_path: Path) -> None:
+    with named_study(tmp_path / "s.dinobloom", crops=False) as study:
+        before = _page(gather(study, study, resolve(study.settings, {})), PATIENTS[1], tmp_path)
+        ground = before.all("image")[0]["href"]
+        mine = study.cells.obs_names[(study.cells.obs["patient"] == ANNA).to_numpy()]
+        study.delete(list(mine[2:]))
+        cohort = gather(study, study, resolve(study.settings, {}))
+        assert dict(tiles(cohort.data))["Cells found"] == PER_PATIENT * (len(PATIENTS) - 1) + 2 == len(cohort.cells)
+        assert _page(cohort, PATIENTS[1], tmp_path).all("image")[0]["href"] != ground
+
+
+def test_a_marrow_without_an_erythroid_cell_has_a_least_ratio(study: Study, tmp_path: Path) -> None:
+    cohort = gather(study, study, resolve(study.settings, {"specimen": "marrow"}))
+    row = cohort.data.summary.set_index(["patient", "level"]).loc[(ANNA, "patient")]
+    text = _page(cohort, ANNA, tmp_path).text
+    assert row["me_ratio"] == float("inf")
+    assert "no erythroid cell counted; at least" in text
+    assert f"{row['me_low']:.1f} : 1" in text
+    assert not re.search(r"\binf\b", text)
 
 
 def test_review_counts_readers_and_disagreements(cohort: Cohort) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from napari.utils.notifications import notification_manager
 from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 from PIL import Image
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QScrollArea
 from typer.testing import CliRunner
@@ -24,9 +27,11 @@ from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline.driver import iter_outcome
 from napari_dinobloom.pipeline.evidence import evidence
 from napari_dinobloom.pipeline.own_reference import next_to_label
+from napari_dinobloom.predict import shelf as shelves
 from napari_dinobloom.predict.classifier import load_classifier
-from napari_dinobloom.predict.shelf import own_folder
+from napari_dinobloom.predict.shelf import look_at, own_folder
 from napari_dinobloom.progress import drain
+from napari_dinobloom.ui.references import _why_not
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text, tip
 from napari_dinobloom.ui.widgets.classify_widget import ClassifyWidget
@@ -60,7 +65,8 @@ def window(make_napari_viewer_proxy, tmp_path, monkeypatch, qtbot, shelf):
     yield SimpleNamespace(viewer=viewer, session=session, widget=widget, shelf=shelf)
     qtbot.waitUntil(lambda: session.job is None, timeout=60_000)
     session.close_study()
-    qtbot.waitUntil(lambda: not (widget.cell.lookup.busy or widget.form.lookup.busy), timeout=20_000)
+    if isalive(widget):
+        qtbot.waitUntil(lambda: not (widget.cell.lookup.busy or widget.form.lookup.busy), timeout=20_000)
 
 
 @pytest.fixture
@@ -106,6 +112,14 @@ def test_only_references_of_this_encoder_can_be_chosen(opened) -> None:
     assert form.reference.itemData(at, Qt.ItemDataRole.ToolTipRole) == why
     assert why in form.reference.itemText(at)
     assert opened.widget.job.start.isEnabled()
+
+
+def test_a_reference_of_recoloured_cells_is_no_choice_for_others(opened) -> None:
+    one = look_at(opened.widget.form.chosen.path)
+    study = opened.study
+    assert not _why_not(one, study)
+    assert not _why_not(replace(one, stain="reference"), study)
+    assert _why_not(replace(one, stain="macenko"), study) == text("classify.refused.stain")
 
 
 def test_the_limits_of_a_reference_are_shown(opened, qtbot) -> None:
@@ -174,6 +188,7 @@ def test_one_click_names_the_cell_and_the_next_one_comes_into_focus(opened, qtbo
     assert obs.at[cells[0], "reviewed"]
     assert session.focus == cells[1]
     assert set(session.selected) == set(cells[1:])
+    qtbot.waitUntil(lambda: panel.lines.text().startswith(cells[1]), timeout=20_000)
     panel.other.setFocus()
     qtbot.keyClicks(panel.other.lineEdit(), "my new class")
     qtbot.keyClick(panel.other.lineEdit(), Qt.Key.Key_Return)
@@ -182,6 +197,66 @@ def test_one_click_names_the_cell_and_the_next_one_comes_into_focus(opened, qtbo
     assert session.focus == cells[2]
     qtbot.waitUntil(lambda: panel.lines.text().startswith(cells[2]), timeout=20_000)
     assert opened.widget.labels.counts.rowCount() == 2
+
+
+def test_only_a_cell_that_is_shown_gets_a_label(opened, qtbot, monkeypatch) -> None:
+    panel, obs, seen = opened.widget.cell, opened.study.cells.obs, threading.Event()
+    first, second = map(str, obs.index[:2])
+    _focus(opened, qtbot, first)
+    answer = panel.lookup._answer
+    monkeypatch.setattr(panel.lookup, "_answer", lambda asked: seen.wait(20) and answer(asked))
+    opened.session.select(second)
+    assert panel.lines.text() == text("classify.cell.busy")
+    shown = [button for button in panel.bars.buttons if not button.isHidden()]
+    assert shown
+    assert not any(button.isEnabled() for button in (*shown, panel.assign))
+    assert shown[0].toolTip() == text("classify.cell.busy")
+    panel.name_it("monocyte")
+    assert (obs["label"] == "").all()
+    seen.set()
+    qtbot.waitUntil(lambda: panel.lines.text().startswith(second), timeout=20_000)
+    assert panel.bars.buttons[0].isEnabled()
+    panel.lookup._fail(RuntimeError("unforeseen"))
+    assert panel.lines.text() == text("classify.cell.failed")
+    panel.name_it("monocyte")
+    assert (obs["label"] == "").all()
+    panel.ask()
+    qtbot.waitUntil(lambda: panel.lines.text().startswith(second), timeout=20_000)
+    panel.name_it("monocyte")
+    assert obs.at[second, "label"] == "monocyte"
+
+
+def test_the_last_run_of_a_study_is_taken_over(opened, tmp_path, monkeypatch) -> None:
+    form = opened.widget.form
+    form.k.setValue(3)
+    own = tmp_path / "elsewhere" / "own.safetensors"
+    own.parent.mkdir()
+    make_atlas("own").save(own)
+    second = drawn_study(tmp_path / "second.dinobloom")
+    used = {"atlas": str(own), "knn_k": 700, "knn_metric": "cosine", "knn_weights": "distance"}
+    second.update(settings=used)
+    opened.session.show(second)
+    assert form.chosen.path == own
+    assert form.settings() == used
+    later = opened.shelf / "later.safetensors"
+    make_atlas("later").save(later)
+    monkeypatch.setattr(shelves, "bundled_file", lambda _encoder, _policy: later)
+    third = drawn_study(tmp_path / "third.dinobloom")
+    third.update(settings={"atlas": "auto"})
+    opened.session.show(third)
+    assert form.chosen.name == "later"
+    assert (form.k.value(), form.distance.currentData(), form.weights.currentData()) == (0, "own", "own")
+
+
+def test_a_probe_that_is_ready_after_its_window_was_closed(opened, qtbot) -> None:
+    widget, session = opened.widget, opened.session
+    made = widget.labels._made("mine")
+    qtbot.waitUntil(lambda: not (widget.cell.lookup.busy or widget.form.lookup.busy), timeout=20_000)
+    with qtbot.waitSignal(widget.destroyed, timeout=5000):
+        opened.viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+    made(opened.shelf / "fits.safetensors")
+    assert session.message == text("classify.learned_only", name="mine")
 
 
 def test_the_cells_to_label_next_are_selected_and_the_gallery_shows_them_alone(opened, qtbot) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from npe2 import PluginManifest
+from painted import _segment as find_cells
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt
 
 from napari_dinobloom.encoders import fetch
@@ -21,7 +25,8 @@ from napari_dinobloom.pipeline import driver
 from napari_dinobloom.pipeline.driver import Outcome
 from napari_dinobloom.pipeline.settings import resolve
 from napari_dinobloom.progress import Progress
-from napari_dinobloom.ui import preferences
+from napari_dinobloom.ui import embedding, preferences
+from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text, tip
 from napari_dinobloom.ui.widgets.embed_widget import EmbedWidget
@@ -36,7 +41,7 @@ def dock(make_napari_viewer_proxy, qtbot):
     widget = EmbedWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Embed")
     yield viewer, widget
-    qtbot.waitUntil(lambda: not widget.lookup.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not isalive(widget) or not widget.lookup.busy, timeout=20_000)
     session_of(viewer).close_study()
 
 
@@ -159,6 +164,73 @@ def test_an_error_says_what_to_do(dock, make_study, monkeypatch, qtbot, rest):
     assert widget.job.start.isEnabled()
 
 
+def test_a_run_that_breaks_off_shows_the_fields_it_found(dock, make_study, monkeypatch, qtbot, rest, smear_file):
+    viewer, widget = dock
+    study = make_study()
+    session_of(viewer).show(study)
+
+    def iter_outcome(*_args, **_asked):
+        yield Progress(0, 1, "", "segment")
+        find_cells(study, smear_file)
+        raise EncoderError("Broke off.")
+
+    monkeypatch.setattr(driver, "iter_outcome", iter_outcome)
+    before = session_of(viewer).revision
+    qtbot.mouseClick(widget.job.start, Qt.MouseButton.LeftButton)
+    rest(widget)
+    assert widget.job.status.text() == text("status.failed", message="Broke off.")
+    assert session_of(viewer).revision > before
+    shown = [field for layer in viewer.layers for field in tag(layer).get("fields", ())]
+    assert set(shown) == {study.fields[-1].id}, "the other one was not shown before"
+
+
+def test_a_window_that_is_closed_during_a_download(dock, monkeypatch, qtbot):
+    viewer, widget = dock
+    go, session = threading.Event(), session_of(viewer)
+
+    def iter_fetch(name, *, accept_licence):
+        yield Progress(0, 1, name)
+        go.wait(20)
+        return Path(name)
+
+    monkeypatch.setattr(fetch, "iter_fetch", iter_fetch)
+    choose(widget, "DinoBloom-S")
+    qtbot.mouseClick(widget.form.fetch, Qt.MouseButton.LeftButton)
+    with qtbot.waitSignal(widget.destroyed, timeout=5000):
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+    go.set()
+    qtbot.waitUntil(lambda: session.job is None, timeout=20_000)
+    assert session.message == text("embed.fetched", name="DinoBloom-S")
+
+
+def test_an_encoder_that_is_listed_no_more_is_shown_as_absent(dock, make_study):
+    viewer, widget = dock
+    study = make_study()
+    study.update(settings={"encoder": "my-own"})
+    session_of(viewer).show(study)
+    assert widget.form.choice.name == "my-own"
+    assert widget.form.encoder.currentText() == text("embed.item", name="my-own", state=text("embed.state.absent"))
+    for said in (widget.form.about.text(), widget.job.start.toolTip(), widget.form.fetch.toolTip()):
+        assert said == text("embed.why.gone", name="my-own")
+
+
+def test_a_damaged_ledger_stays_in_sight(dock, make_study, monkeypatch):
+    viewer, widget = dock
+
+    def damaged(_files):
+        raise EncoderError("weights.json is damaged. Delete it.")
+
+    monkeypatch.setattr(embedding, "choices", damaged)
+    widget.form.list_encoders()
+    session_of(viewer).show(make_study())
+    assert widget.form.about.text() == "weights.json is damaged. Delete it."
+    assert widget.job.start.toolTip() == "weights.json is damaged. Delete it."
+    monkeypatch.undo()
+    widget.form.list_encoders()
+    assert widget.job.start.isEnabled()
+
+
 def test_what_the_study_keeps_is_listed(dock, make_study, rest):
     viewer, widget = dock
     study = make_study()
@@ -187,16 +259,36 @@ def test_preferences_act(dock, make_study, page, tmp_path, monkeypatch):
     assert offline()
     assert widget.form.fetch.toolTip() == text("embed.why.offline")
     assert os.environ["OMP_NUM_THREADS"] == "1"
-    import torch
-
-    before = torch.get_num_threads()
-    preferences.apply()
-    assert torch.get_num_threads() == 1
     page.encoder.threads, page.privacy.cache_folder, page.privacy.offline = 0, "", False
     preferences.apply()
-    assert torch.get_num_threads() == before
     assert not offline()
     assert not {"NAPARI_DINOBLOOM_CACHE", "NAPARI_DINOBLOOM_OFFLINE", "OMP_NUM_THREADS"} & set(os.environ)
+
+
+@pytest.mark.parametrize("loaded_first", [True, False])
+def test_torch_gets_its_own_threads_back(page, monkeypatch, loaded_first):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(preferences, "_cores", lambda: 12)
+    threads = [12]
+    torch = SimpleNamespace(get_num_threads=lambda: threads[-1], set_num_threads=threads.append)
+    if loaded_first:
+        monkeypatch.setitem(sys.modules, "torch", torch)
+    else:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    page.encoder.threads = 1
+    preferences.apply()
+    if not loaded_first:  # which obeys OMP_NUM_THREADS then
+        threads.append(1)
+        monkeypatch.setitem(sys.modules, "torch", torch)
+    assert threads[-1] == 1
+    page.encoder.threads = 0
+    preferences.apply()
+    assert threads[-1] == 12
+    page.encoder.threads = 2
+    preferences.apply()
+    page.encoder.threads = 0
+    preferences.apply()
+    assert threads[-1] == 12
 
 
 def test_a_variable_that_the_user_set_wins(page, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from painted import CENTRES, RADII
@@ -161,6 +163,25 @@ def test_never_more_than_it_says(opened, monkeypatch, tokens, show):
     show()
     assert len(tokens[0]["cells"]) == 2
     assert widget.job.status.text() == text("patches.done", count=2)
+
+
+def test_a_window_that_is_closed_while_it_computes(opened, tokens, monkeypatch, qtbot):
+    viewer, widget = opened
+    go, session, compute = threading.Event(), session_of(viewer), cell_patches.iter_cell_patches
+
+    def slow(*args, **asked):
+        go.wait(20)
+        return (yield from compute(*args, **asked))
+
+    monkeypatch.setattr(cell_patches, "iter_cell_patches", slow)
+    qtbot.mouseClick(widget.job.start, Qt.MouseButton.LeftButton)
+    with qtbot.waitSignal(widget.destroyed, timeout=5000):
+        viewer.window.remove_dock_widget(widget)
+        widget.deleteLater()
+    go.set()
+    qtbot.waitUntil(lambda: session.job is None, timeout=20_000)
+    assert session.message == text("patches.done", count=3)
+    assert overlay(viewer) == []
 
 
 def test_closing_window_and_study_takes_the_overlay_away(opened, tokens, show, qtbot):

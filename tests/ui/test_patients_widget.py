@@ -14,6 +14,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLineEdit, QMessageBox, QScrollArea
 
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.explore.cell_attention import attention_of
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.study_copy import copy_study
 from napari_dinobloom.pipeline.patient_groups import groups_of, keep_groups
@@ -22,10 +23,11 @@ from napari_dinobloom.predict.mil import validation
 from napari_dinobloom.predict.mil.bags import FEW
 from napari_dinobloom.progress import drain
 from napari_dinobloom.ui.gating import gating_of
-from napari_dinobloom.ui.patients import LEAST
-from napari_dinobloom.ui.session import session_of
-from napari_dinobloom.ui.texts import text
+from napari_dinobloom.ui.patients import LEAST, cohort_of
+from napari_dinobloom.ui.session import Job, Session, session_of
+from napari_dinobloom.ui.texts import text, tip
 from napari_dinobloom.ui.widgets.gallery_widget import GalleryWidget
+from napari_dinobloom.ui.widgets.patients_scores import PatientsScores
 from napari_dinobloom.ui.widgets.patients_table import GROUP, PATIENT
 from napari_dinobloom.ui.widgets.patients_widget import PatientsWidget
 
@@ -157,6 +159,46 @@ def test_groups_come_from_a_csv_and_join_those_that_are_there(opened, tmp_path) 
     assert groups_of(opened.study)["p2"] == "ill"
 
 
+def test_groups_that_cannot_be_read_are_not_written_over(window, tmp_path) -> None:
+    study = drawn_study(tmp_path / "drawn.dinobloom")
+    file, mine = study.path / "groups.csv", "patient;group\np1;ill\np2;healthy\n"
+    file.write_text(mine, encoding="utf-8")
+    window.session.show(study)
+    cohort = window.widget.cohort
+    assert "groups.csv" in window.widget.job.start.toolTip()
+    assert not cohort.put({"p3": "ill"})
+    assert file.read_text(encoding="utf-8") == mine
+    assert "Repair or delete groups.csv" in notification_manager.records[-1].message
+    file.write_text(mine.replace(";", ","), encoding="utf-8")
+    assert cohort.put({"p3": "ill"})
+    assert groups_of(study) == {"p1": "ill", "p2": "healthy", "p3": "ill"}
+    file.write_text(mine, encoding="utf-8")  # by another program, while the window is open
+    assert not cohort.put({"p4": "ill"})
+    assert file.read_text(encoding="utf-8") == mine
+
+
+def test_nothing_of_a_closed_study_is_shown(tmp_path) -> None:
+    session = Session()
+    session.show(drawn_study(tmp_path / "drawn.dinobloom"))
+    cohort = cohort_of(session)
+    assert cohort.put({"p1": "ill"})
+    session.job = Job("any", list)
+    session.job = None
+    session.close_study()
+    assert cohort.groups == {}
+    assert cohort.result is None
+
+
+def test_figures_of_an_applied_model_are_not_called_out_of_fold(qtbot) -> None:
+    shown = PatientsScores()
+    qtbot.addWidget(shown)
+    for out_of_fold, key in ((True, "patients.scores"), (False, "patients.scores_applied")):
+        table, scores = pd.DataFrame({"out_of_fold": [False, out_of_fold]}), pd.DataFrame()
+        shown.show_result(SimpleNamespace(table=table, scores=scores, notes=()))
+        assert shown.title.text() == text(key)
+        assert shown.title.toolTip() == tip(key)
+
+
 def test_groups_of_odd_names_come_back_as_they_are(opened) -> None:
     odd = {"p1": "=1+1", "p2": 'a "b", c', "p3": "# no comment", "p4": "-", "p5": "ä"}
     keep_groups(opened.study, odd | {"p6": "  "})
@@ -206,6 +248,7 @@ def trained(opened, qtbot, monkeypatch):
     opened.groups = _groups(opened)
     widget = opened.widget
     monkeypatch.setattr(type(widget.form), "options", lambda self: QUICK)
+    monkeypatch.setattr("napari_dinobloom.predict.mil.model.SHARES", (0.5,))  # so that there is attention to show
     monkeypatch.setattr(QMessageBox, "warning", lambda *_: QMessageBox.StandardButton.Yes)
     qtbot.mouseClick(widget.job.start, LEFT)
     assert opened.session.job is not None
@@ -235,14 +278,26 @@ def test_training_shows_what_the_library_has(trained, qtbot, tmp_path) -> None:
     for note in result.notes:
         assert note in widget.scores.notes.text()
     assert not widget.scores.notes.isHidden()
+    assert text("patients.outdated") not in widget.scores.notes.text()
+    study.exclude([study.cells.obs_names[0]])
+    trained.session.revision += 1
+    assert text("patients.outdated") in widget.scores.notes.text()
+    study.undo()
+    trained.session.revision += 1
+    assert text("patients.outdated") not in widget.scores.notes.text()
     # a patient's top cells
     gallery = GalleryWidget(trained.viewer)
     trained.viewer.window.add_dock_widget(gallery, name="Gallery")
     widget.attention.count.setValue(2)
     _click(trained, qtbot, "p5")
-    attention, obs = study.cells.obsm["attention"], study.cells.obs
+    attention, obs = attention_of(study.cells, result.model.name), study.cells.obs
     group = widget.attention.group.currentData()
     assert group == table.at["p5", "predicted_group"]
+    other = next(name for name in result.classes if name != group)
+    widget.attention.group.setCurrentIndex(widget.attention.group.findData(other))
+    trained.session.revision += 1
+    assert widget.attention.group.currentData() == other, "the choice stays while the patient is the same"
+    widget.attention.group.setCurrentIndex(widget.attention.group.findData(group))
     of_patient = attention.loc[obs["patient"].to_numpy() == "p5", group].sort_values(ascending=False, kind="stable")
     assert list(trained.session.selected) == list(of_patient.index[:2])
     assert set(gallery.model.cells(range(len(gallery.model.rows)))) == set(of_patient.index[:2])

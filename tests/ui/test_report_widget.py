@@ -10,6 +10,7 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 from tifffile import imread
 
+from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.labelimage import CHUNK, write_label_tiff
 from napari_dinobloom.io.masks import FieldMasks, draw
 from napari_dinobloom.io.study import Study
@@ -118,12 +119,48 @@ def test_exports_also_from_a_study_that_is_only_read(dock, monkeypatch, qtbot, r
     )
     qtbot.mouseClick(widget.export, Qt.MouseButton.LeftButton)
     rest(widget)
-    out = tmp_path / "out"
+    out = tmp_path / "out" / "smears-export"
     assert session_of(viewer).message == text("report.exported", count=7, folder=out)
     assert notification_manager.records[-1].message == session_of(viewer).message
     assert len(read_csv(out / "cells.csv")) == 6
     assert len(json.loads((out / "field1.geojson").read_text(encoding="utf-8"))["features"]) == 3
     np.testing.assert_array_equal(imread(out / "field2-cells.tif"), study.labels("field2"))
+    (out / "cells.csv").write_text("mine", encoding="utf-8")
+    qtbot.mouseClick(widget.export, Qt.MouseButton.LeftButton)
+    rest(widget)
+    assert (out / "cells.csv").read_text(encoding="utf-8") == "mine"
+    assert len(read_csv(tmp_path / "out" / "smears-export-2" / "cells.csv")) == 6
+
+
+@gui
+def test_an_act_leaves_the_chosen_specimen(dock, make_study, rest):
+    viewer, widget, study = dock
+    session_of(viewer).show(study)
+    widget.specimen.setCurrentIndex(1)
+    session_of(viewer).revision += 1
+    rest(widget)
+    assert widget.specimen.currentData() == "marrow"
+    session_of(viewer).close_study()
+    session_of(viewer).show(make_study(name="second"))
+    assert widget.specimen.currentData() == "blood"
+
+
+@gui
+def test_a_report_that_breaks_off_shows_what_was_finished(dock, monkeypatch, qtbot, rest):
+    viewer, widget, study = dock
+    session_of(viewer).show(study)
+
+    def iter_outcome(inputs, given, **asked):
+        yield Progress(0, 1, "", "report")
+        raise StudyError("Broke off.")
+
+    monkeypatch.setattr(driver, "iter_outcome", iter_outcome)
+    before = session_of(viewer).revision, session_of(viewer).gates_revision
+    qtbot.mouseClick(widget.job.start, Qt.MouseButton.LeftButton)
+    rest(widget)
+    assert session_of(viewer).revision > before[0]
+    assert session_of(viewer).gates_revision > before[1]
+    assert session_of(viewer).message == text("status.failed", message="Broke off.")
 
 
 def test_a_label_image_of_several_tiles_is_the_drawn_one(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from qtpy.QtGui import QDropEvent
 
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.io.study_copy import copy_study
+from napari_dinobloom.io.study_copy import copy_study, iter_copy_study
 from napari_dinobloom.pipeline import driver
 from napari_dinobloom.pipeline.driver import Outcome, StepState
 from napari_dinobloom.pipeline.settings import STEPS, resolve
-from napari_dinobloom.progress import Progress
+from napari_dinobloom.progress import Progress, drain
 from napari_dinobloom.ui import recent, study_job
 from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.session import session_of
@@ -36,7 +37,7 @@ def dock(make_napari_viewer_proxy, qtbot):
     widget = StudyWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Study")
     yield viewer, widget
-    qtbot.waitUntil(lambda: not widget.steps.lookup.busy and not widget.inputs.lookup.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.steps.busy and not widget.inputs.lookup.busy, timeout=20_000)
     session_of(viewer).close_study()
 
 
@@ -45,7 +46,7 @@ def rest(qtbot):
     """Wait until nothing is under way."""
 
     def rest(widget):
-        quiet = lambda: widget._session.job is None and not widget.steps.lookup.busy and not widget.inputs.lookup.busy  # noqa: E731
+        quiet = lambda: widget._session.job is None and not widget.steps.busy and not widget.inputs.lookup.busy  # noqa: E731
         qtbot.waitUntil(quiet, timeout=20_000)
 
     return rest
@@ -133,6 +134,34 @@ def test_new_images_and_the_next_steps(dock, smear_file, steps, rest, qtbot, mon
 
 
 @gui
+def test_pictures_stay_on_the_list_until_the_study_has_them(dock, smear_file, make_study, rest, monkeypatch, qtbot):
+    viewer, widget = dock
+    session_of(viewer).show(make_study())
+    other = smear_file.parent.parent / "other.png"
+    other.write_bytes(smear_file.read_bytes())
+
+    def refused(inputs, study, **_asked):
+        yield Progress(0, 1, "", "read")
+        if len(inputs) == 2:
+            raise StudyError("Is refused.")
+        segment_by_threshold(study, Path(inputs[0]))
+        raise StudyError("Broke off later.")
+
+    monkeypatch.setattr(driver, "iter_outcome", refused)
+    drop(widget, smear_file.parent, other)
+    rest(widget)
+    click(qtbot, widget.job.start)
+    rest(widget)
+    assert widget.job.status.text() == text("status.failed", message="Is refused.")
+    assert widget.inputs.inputs == (str(smear_file.parent), str(other))
+    widget.inputs.take_off([str(smear_file.parent)])
+    rest(widget)
+    click(qtbot, widget.job.start)
+    rest(widget)
+    assert widget.inputs.inputs == (), "this one the study holds"
+
+
+@gui
 def test_a_rule_that_does_not_fit_is_said_before_anything_is_done(dock, smear_file, make_study, rest):
     viewer, widget = dock
     session_of(viewer).show(make_study())
@@ -178,11 +207,20 @@ def test_another_process_writes_it(dock, make_study, rest):
 
 
 @gui
-def test_a_missing_study_is_marked_and_can_be_forgotten(dock, make_study, rest, tmp_path):
+def test_a_missing_study_is_marked_and_can_be_forgotten(dock, make_study, rest, tmp_path, monkeypatch, qtbot):
     viewer, widget = dock
     recent.remember(tmp_path / "gone.dinobloom")
     recent.remember(make_study().path)
+    looked = threading.Event()
+    there = recent.recent
+    monkeypatch.setattr(recent, "recent", lambda: looked.wait(20) and there())
+    widget.header.refresh()
+    assert widget.header.buttons["recent"].isEnabled(), "which needs no look at the disks"
     widget.header.offer_recent()
+    assert [action.isEnabled() for action in widget.header.menu.actions()][:2] == [True, True]
+    looked.set()
+    qtbot.waitUntil(lambda: not widget.header.lookup.busy, timeout=20_000)
+    monkeypatch.setattr(recent, "recent", there)
     first, second, *_, tidy = widget.header.menu.actions()
     assert first.isEnabled()
     assert not second.isEnabled()
@@ -227,6 +265,22 @@ def test_steps_show_their_state_and_open_their_window(dock, make_study, rest, mo
 
 
 @gui
+def test_many_acts_are_one_look_at_the_steps(dock, make_study, rest, monkeypatch):
+    viewer, widget = dock
+    looks = []
+    monkeypatch.setattr(driver, "step_states", lambda study: looks.append(study) or ())
+    session_of(viewer).show(make_study())
+    rest(widget)
+    looks.clear()
+    for _ in range(10):
+        session_of(viewer).revision += 1
+        session_of(viewer).gates_revision += 1
+    assert widget.steps.busy
+    rest(widget)
+    assert len(looks) == 1
+
+
+@gui
 def test_a_copy_is_made_beside(dock, make_study, rest, tmp_path):
     viewer, widget = dock
     session_of(viewer).show(make_study())
@@ -252,6 +306,17 @@ def test_a_copy_is_a_study_of_its_own(make_study, tmp_path):
         copy_study(study, folder)
     with pytest.raises(StudyError, match="lies in the study"):
         copy_study(study, study.path / "inner.dinobloom")
+
+
+def test_no_copy_is_left_of_a_study_that_changes_meanwhile(make_study, tmp_path):
+    study = make_study()
+    steps = iter_copy_study(study, tmp_path / "torn.dinobloom")
+    next(steps)
+    study.label(str(study.cells.obs_names[0]), "blast")
+    with pytest.raises(StudyError, match="changed while it was copied"):
+        drain(steps)
+    assert not list(tmp_path.glob("*torn*"))
+    drain(iter_copy_study(study, tmp_path / "torn.dinobloom"))
 
 
 def test_the_list_of_recent_studies_outlives_damage(tmp_path):

@@ -81,6 +81,17 @@ CLINICALLY_CRITICAL: tuple[str, ...] = ("blast", "atypical_lymphocyte", "plasma_
 BLASTS: tuple[str, ...] = ("blast", "myeloblast", "monoblast")
 """Blasts, with or without their lineage in the name."""
 
+LOOKED_AT: tuple[str, ...] = (
+    *BLASTS,
+    "bilobed_promyelocyte",
+    "faggot_cell",
+    "atypical_lymphocyte",
+    "immature_lymphocyte",
+    "hairy_cell",
+    "plasma_cell",
+)
+"""Classes that must not be missed: a person looks at every cell of them. Few atlases know more than blasts."""
+
 _SPARE = ("#4477aa", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd", "#bbcc33", "#ffaabb", "#225555")
 
 

@@ -14,6 +14,7 @@ from napari_dinobloom.errors import InputError
 if TYPE_CHECKING:
     from napari_dinobloom.predict.atlas import Atlas
     from napari_dinobloom.predict.classifier import CellClassifier
+    from napari_dinobloom.predict.probe import Probe
 
 atlas_app = typer.Typer(help="Reference atlases: labelled cells that new ones are compared with.", no_args_is_help=True)
 
@@ -59,8 +60,9 @@ def atlas_build(
     pictures |= {"device": device, "precision": precision, "accept_licence": accept_licence}
     more: dict[str, Any] = {"thumbnails": thumbnails, "k": k, "metric": metric, "weights": weights}
     with mendable():
+        _check_out(out)
         atlas = _read(labelled, pictures, name=name or out.stem, origin=origin, **more)
-        tell(atlas.save(out))
+        _save(atlas, out)
         _describe(atlas)
 
 
@@ -91,6 +93,7 @@ def atlas_probe(
         from napari_dinobloom.predict.probe_training import iter_train_probe
         from napari_dinobloom.predict.shelf import ENDING, find
 
+        _check_out(out)
         if strength is not None and not strength > 0:
             raise InputError(f"--C {strength}: the inverse strength of regularisation must be positive.")
         paths = [Path(one) for one in labelled]
@@ -100,7 +103,7 @@ def atlas_probe(
         else:
             reference = _read(paths, pictures, name=name or out.stem, origin=origin)
         probe = watch(iter_train_probe(reference, name=name or out.stem, C=strength))
-        tell(probe.save(out))
+        _save(probe, out)
         _describe(probe)
 
 
@@ -119,8 +122,9 @@ def atlas_merge(
 
         if len(atlases) < 2:
             raise InputError(f"{atlases[0]}: one atlas is nothing to merge; give two or more.")
+        _check_out(out)
         atlas = merge([Atlas.load(find(one)) for one in atlases], name=name or out.stem, origin=origin)
-        tell(atlas.save(out))
+        _save(atlas, out)
         _describe(atlas)
 
 
@@ -148,7 +152,12 @@ def atlas_extend(
             start: Any = None if base == "none" else base
             if base is None:
                 named_by = target if target.exists() else find_atlas(resolve(opened.settings, {}))
-                start = named_by if isinstance(named_by, (Path, Atlas)) else None
+                if named_by is not None and not isinstance(named_by, (Path, Atlas)):
+                    raise InputError(
+                        f"{study}: a probe names its cells, which cannot be extended. Say what {name!r} begins with: "
+                        "--from with an atlas (a name or a file), or --from none."
+                    )
+                start = named_by
             path = watch(iter_extend(opened, start, name, thumbnails=thumbnails))
         tell(path)
         _describe(Atlas.load(path))
@@ -161,7 +170,7 @@ def atlas_info(atlas: OnShelf) -> None:
         from napari_dinobloom.predict.classifier import load_classifier
         from napari_dinobloom.predict.shelf import find
 
-        _describe(load_classifier(find({"starter": "starter-context"}.get(atlas, atlas))))
+        _describe(load_classifier(find(atlas)))
 
 
 @atlas_app.command("list")
@@ -224,15 +233,39 @@ def _read_pictures(
     """Crop and embed labelled pictures and make an atlas of them."""
     from napari_dinobloom.cells.crop import CropPolicy
     from napari_dinobloom.encoders.library import identify
-    from napari_dinobloom.encoders.splits import held_out
+    from napari_dinobloom.encoders.splits import unseen_by_starter
     from napari_dinobloom.predict.atlas_build import iter_build_atlas
     from napari_dinobloom.predict.pictures import read_labelled
 
     policy, info = CropPolicy(kind=crops, fov_um=fov_um), {"origin": origin} if origin else {}
     with load(encoder, device, precision, accept_licence) as model:
-        rule: Any = held_out if model.sha256 == identify("starter") else True
+        rule: Any = unseen_by_starter if model.sha256 == identify("starter") else True
         found = read_labelled(path, split=split, held_out=rule)
         return watch(iter_build_atlas(found, model, policy, name=name, info=info, **more))
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a file that could not be written, or not be found by its name, before any work is done."""
+    import os
+
+    from napari_dinobloom.predict.shelf import ENDING
+
+    folder = out.expanduser().resolve().parent
+    if out.suffix != ENDING:
+        raise InputError(f"--out {out}: the file must end in {ENDING}; write {out.stem}{ENDING}.")
+    if not folder.is_dir() or out.is_dir():
+        wrong = f"{out}: is a folder; move it" if out.is_dir() else f"{folder}: there is no such folder; make it"
+        raise InputError(f"{wrong}, or choose another file for --out.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: may not be written to. Choose another folder for --out.")
+
+
+def _save(made: Atlas | Probe, out: Path) -> None:
+    """Write a file and say where it lies."""
+    from napari_dinobloom.io.atomic import disk_errors
+
+    with disk_errors(out):
+        tell(made.save(out))
 
 
 def _describe(made: CellClassifier) -> None:
@@ -242,8 +275,8 @@ def _describe(made: CellClassifier) -> None:
     console.print(json.dumps(made.facts(), indent=1, default=str), markup=False, highlight=False)
     if unmeasured := made.info.get("unmeasured"):
         errors.print(
-            f"Not measured, as only one picture shows them: {', '.join(unmeasured)}. Their cells take part, but "
-            "nothing says how often they are named rightly.",
+            "Not measured, as no held-out picture of them has a second one to be compared with: "
+            f"{', '.join(unmeasured)}. Their cells take part, but nothing says how often they are named rightly.",
             markup=False,
             highlight=False,
         )

@@ -60,17 +60,19 @@ def compare_count(
     with mendable():
         from napari_dinobloom.io.tables import write_csv
         from napari_dinobloom.pipeline.results import scheme_of
-        from napari_dinobloom.report.count_comparison import NOTES, biases, compare, overall
+        from napari_dinobloom.report.count_comparison import NOTES, biases, compare, overall, unclassified_note
         from napari_dinobloom.report.manual_count import read_manual
 
         found, settings = _differential(study, reader, scheme=scheme, count=counted, specimen=specimen)
-        lines = scheme_of(settings)
+        lines = scheme_of(settings.scheme, study)
         by_hand = read_manual(manual, specimen=settings.specimen, scheme=lines, known=list(found["class"].unique()))
         compared = compare(found, by_hand)
         for table in (compared[list(COMPARED)], biases(compared), overall(compared)):
             _print(table)
+        if note := unclassified_note(compared):
+            console.print(note, markup=False, highlight=False)
         if out:
-            write_csv(out, compared, comments=NOTES)
+            write_csv(out, compared, comments=(*NOTES, *filter(None, [note])))
             tell(out)
 
 
@@ -83,7 +85,8 @@ def _differential(path: Path, reader: str, **asked: Any) -> tuple[pd.DataFrame, 
 
     with Study.open(path, read_only=True) as study:
         settings = resolve(study.settings, asked)
-        return count_cells(read_by(study, reader) if reader else study.cells, settings)[0], settings
+        cells = read_by(study, reader) if reader else study.cells
+        return count_cells(cells, settings, study.path)[0], settings
 
 
 def _print(table: pd.DataFrame) -> None:

@@ -77,13 +77,15 @@ def show(
     """Show what is predicted of the patients of a study, and the cells that it rests on."""
     with mendable():
         from napari_dinobloom.io.study import Study
-        from napari_dinobloom.pipeline.patients import patient_result
+        from napari_dinobloom.pipeline.patients import OUTDATED, fits, patient_result
 
         with Study.open(study, read_only=True) as opened:
             result = patient_result(opened)
             if result is None:
                 raise StudyError(f"{study}: nothing is predicted yet. Train with `napari-dinobloom mil train {study}`.")
             _show(result)
+            if not fits(opened, result):
+                errors.print(OUTDATED)
             if patient is not None:
                 _show_cells(opened, result, patient, cells)
 
@@ -97,14 +99,17 @@ def _train_study(path: Path, groups: Path | None, few: bool, options: dict[str, 
     """Train on a study."""
     from napari_dinobloom.explore.gate_comparison import read_groups
     from napari_dinobloom.io.study import Study
-    from napari_dinobloom.pipeline.patient_groups import groups_of
-    from napari_dinobloom.pipeline.patients import iter_train_patients
+    from napari_dinobloom.pipeline.patient_groups import groups_of, keep_groups
+    from napari_dinobloom.pipeline.patients import collect, iter_train_patients, with_cells
 
     with Study.open(path) as study:
         known = read_groups(groups) if groups is not None else groups_of(study)
         if not known:
             raise InputError(f"{groups or path}: no patient has a group. Give --groups CSV with patient, group.")
-        _check_few(known.values(), few)
+        used, _ = with_cells(study, collect(study).names, known)
+        _check_few(used.values(), few)
+        if groups is not None:
+            keep_groups(study, groups_of(study) | known)  # those of other patients stay, as in the window
         return watch(iter_train_patients(study, known, **options))
 
 
@@ -154,18 +159,23 @@ def _show(result: PatientResult) -> None:
 
 def _show_cells(study: Study, result: PatientResult, patient: str, count: int) -> None:
     """Print the cells of a patient with most and least attention for the predicted group."""
+    from napari_dinobloom.explore.cell_attention import attention_of
+
     rows = result.table[result.table["patient"] == patient]
     if rows.empty:
         raise InputError(
             f"There is no prediction of patient {patient!r}. Patients: {', '.join(result.table['patient'])}."
         )
     group, obs = str(rows["predicted_group"].iloc[0]), study.cells.obs
-    attention = study.cells.obsm.get("attention")
+    attention = attention_of(study.cells, result.model.name)
     if attention is None or group not in attention:
         raise StudyError(
             f"{study.path}: the cells changed since. Predict again with `mil predict --model {result.model}`."
         )
     found = attention.loc[(obs["patient"] == patient).to_numpy(bool), group].dropna().sort_values(ascending=False)
+    if not len(found):
+        console.print(f"No attention to show for {escape(group)}: the model rests on mean pooling alone.")
+        return
     for title, some in (("most", found.head(count)), ("least", found.tail(count)[::-1])):
         console.print(f"Cells of {title} attention for {escape(group)}, 0 to 1 within the patient:")
         for cell, value in some.items():

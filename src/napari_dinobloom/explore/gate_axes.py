@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from napari_dinobloom.explore.cell_attention import ATTENTION, attention_of
 from napari_dinobloom.explore.gates.base import GateError
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-ATTENTION = "attention"
-"""Frame of ``obsm`` with each cell's weight in its patient's prediction, a column for each class."""
 
 
 def axes_table(adata: AnnData) -> pd.DataFrame:
@@ -28,15 +26,15 @@ def axes_table(adata: AnnData) -> pd.DataFrame:
     -------
     DataFrame
         Columns of ``obs`` and, for each two-dimensional ``obsm["X_NAME"]``, ``NAME_1``, ``NAME_2``, ... (not those of
-        kept maps, ``X_umap:HASH``), and ``attention_CLASS`` for each class of the frame ``obsm["attention"]``;
+        kept maps, ``X_umap:HASH``), and ``attention_GROUP`` for each predicted group (`cell_attention`);
         ``attrs["projection"]`` is the hash of the active map, if there is one.
     """
     columns: dict[str, object] = {name: adata.obs[name] for name in adata.obs.columns}
     for key, values in adata.obsm.items():
         if key.startswith("X_") and ":" not in key and np.ndim(values) == 2:
             columns.update({f"{key[2:]}_{i + 1}": np.asarray(values)[:, i] for i in range(values.shape[1])})
-    attention = adata.obsm.get(ATTENTION)
-    if isinstance(attention, pd.DataFrame):
+    attention = attention_of(adata)
+    if attention is not None:
         columns.update({f"{ATTENTION}_{name}": attention[name].to_numpy() for name in attention.columns})
     table = pd.DataFrame(columns, index=adata.obs.index)
     if active := active_projection(adata):

@@ -10,7 +10,9 @@ by Holm 1979 (any false finding).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from io import StringIO
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -105,6 +107,8 @@ def compare_groups(
 def read_groups(path: Path) -> dict[str, str]:
     """Read groups of patients from a CSV with the columns ``patient`` and ``group``.
 
+    Lines that begin with ``#`` are comments; white space around a name goes.
+
     Returns
     -------
     dict
@@ -117,18 +121,20 @@ def read_groups(path: Path) -> dict[str, str]:
     """
     path = Path(path)
     try:
-        table = pd.read_csv(path, comment="#", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        text = re.sub(r"(?m)^#.*\n?", "", path.read_text(encoding="utf-8-sig"))
+        table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False).fillna("")
     except (OSError, ValueError) as error:
         raise GateError(
             f"{path}: cannot be read as CSV ({error}). Give a file with the columns patient, group."
         ) from error
+    table.columns = pd.Index([str(name).strip() for name in table.columns])
     if missing := [name for name in ("patient", "group") if name not in table]:
         raise GateError(
             f"{path}: has no column {missing[0]!r}{nearest(missing[0], table)}. It needs patient and group."
         )
     groups: dict[str, str] = {}
     for number, (patient, group) in enumerate(zip(table["patient"], table["group"], strict=True), start=2):
-        patient, group = restore(patient), restore(group)
+        patient, group = restore(patient.strip()), restore(group.strip())
         if groups.get(patient, group) != group:
             raise GateError(
                 f"{path}, line {number}: patient {patient!r} is in {groups[patient]!r} already, not {group!r}."

@@ -15,6 +15,8 @@ from napari_dinobloom.errors import StudyError
 
 PART = ".part-"
 OLD = "old-"
+DAY = 86_400.0
+"""Seconds."""
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -86,12 +88,15 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left of unfinished writes in `folder` (only by the lock's holder).
+def sweep(folder: Path, *, older: float = 0) -> None:
+    """Remove what killed processes left of unfinished writes in `folder`.
 
-    A folder that was moved aside and whose successor never came is put back.
+    Only by the lock's holder; where others may be writing, only what is `older` than some seconds. A folder that was
+    moved aside and whose successor never came is put back.
     """
     for left in folder.glob(f".*{PART}*"):
+        if older and _age(left) < older:
+            continue
         name, _, tail = left.name[1:].partition(PART)
         home = folder / name
         if tail.startswith(OLD) and not home.exists():
@@ -102,6 +107,14 @@ def sweep(folder: Path) -> None:
         else:
             with suppress(OSError):
                 left.unlink()
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @contextmanager

@@ -7,6 +7,7 @@ in words what made them. Sets of one encoder share its folder. A block is writte
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -158,9 +159,8 @@ class EmbeddingSet:
         """Write one block, whole or not at all."""
         from safetensors.numpy import save
 
-        number = len(self._blocks)
-        while (path := self._folder / f"{self._about['key']}-{number:06d}.safetensors").exists():
-            number += 1
+        mark = uuid.uuid4().hex[:8]  # another process may be adding to the same folder
+        path = self._folder / f"{self._about['key']}-{len(self._blocks):06d}-{mark}.safetensors"
         about = {**self._about, "written": now()}
         tensors: dict[str, NDArray[Any]] = {"X": np.ascontiguousarray(values, np.float32), "crops": crops.copy()}
         with disk_errors(path):

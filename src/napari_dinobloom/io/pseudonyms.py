@@ -21,7 +21,7 @@ import pandas as pd
 
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.atomic import disk_errors, write_text
-from napari_dinobloom.io.celltable import cell_id
+from napari_dinobloom.io.celltable import COLUMNS, cell_id
 from napari_dinobloom.io.trust import inside
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _NOTES = (
     "encoder_sha256",
     "encoder_key",
     "pooling",
+    "stain",
     "preprocessing",
     "precision",
     "device",
@@ -55,6 +56,9 @@ _NOTES = (
     "confusion",
 )
 """What of ``uns["dinobloom"]`` says nothing of anybody."""
+
+_QUOTED = re.compile(r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+"""A name as Python quotes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +83,19 @@ class Pseudonyms:
         alias = self.names["fields"].get(field, "")
         return cell_id(alias, int(number)) if alias else ""
 
-    def in_text(self, text: str) -> str:
-        """Replace whole names, also quoted as Python quotes them, in a sentence of ours.
+    def in_text(self, text: str, others: Iterable[str] = ()) -> str:
+        """Replace the patients in a sentence of ours, which quotes every name as Python does.
 
-        It is of no use for text from elsewhere, which may name others.
+        Returns
+        -------
+        str
+            The sentence; "" where it quotes anything but patients and `others`: who that is, nobody here knows.
         """
-        plain = {name: alias for kind in FORMS for name, alias in self.names[kind].items()}
-        known = {repr(name)[1:-1]: alias for name, alias in plain.items()} | plain
-        if not known:
-            return text
-        longest_first = sorted(known, key=len, reverse=True)
-        pattern = "|".join(re.escape(name) for name in longest_first)
-        return re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", lambda found: known[found[0]], text)
+        known = {repr(name): repr(name) for name in others}
+        known |= {repr(name): repr(alias) for name, alias in self.names["patients"].items()}
+        if not set(_QUOTED.findall(text)) <= set(known):
+            return ""
+        return _QUOTED.sub(lambda found: known[found[0]], text)
 
     def grown(self, wanted: Mapping[Kind, Iterable[str]]) -> Pseudonyms:
         """Pseudonyms for these names too; itself where all have one. Those that were given stay."""
@@ -250,15 +255,13 @@ class PseudonymousStudy:
         from anndata import AnnData
 
         adata, names = self._study.cells, self.pseudonyms
-        obs = adata.obs.copy()
+        obs = adata.obs[list(COLUMNS)].copy()  # what another program added may be anything
         for column, kind in (("patient", "patients"), ("slide", "slides"), ("field", "fields"), ("label_by", "people")):
             obs[column] = [names.of(kind, str(value)) for value in obs[column]]  # type: ignore[arg-type]
         for column in ("cell_id", "duplicate_of"):
             obs[column] = [names.cell(str(value)) for value in obs[column]]
         obs.index = pd.Index(obs["cell_id"].to_numpy(object), dtype=object)
         told: dict[str, Any] = {key: np.asarray(adata.obsm[key]) for key in ("X_umap", "spatial") if key in adata.obsm}
-        if "attention" in adata.obsm:
-            told["attention"] = pd.DataFrame(adata.obsm["attention"]).set_axis(obs.index)
         notes = dict(adata.uns.get("dinobloom", {}))
         return AnnData(obs=obs, obsm=told, uns={"dinobloom": {key: notes[key] for key in _NOTES if key in notes}})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import uuid
 from contextlib import suppress
 from dataclasses import replace
@@ -36,7 +37,8 @@ def copy_study(study: Study, target: str | Path) -> Path:
     Raises
     ------
     StudyError
-        If `target` holds something, lies in the study itself, or cannot be written. Nothing is left there then.
+        If `target` holds something, lies in the study itself, or cannot be written, or if the study was changed while
+        it was copied, as by another process. Nothing is left there then.
     """
     return drain(iter_copy_study(study, target))
 
@@ -48,7 +50,8 @@ def iter_copy_study(study: Study, target: str | Path) -> Steps[Path]:
         raise StudyError(f"{folder}: lies in the study that is to be copied. Choose a folder beside it.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StudyError(f"{folder}: is there already. Choose a new name for the copy.")
-    files = [path for path in sorted(study.path.rglob("*")) if path.is_file() and not _passing(path, study.path)]
+    before = _state(study.path)
+    files = list(before)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing(folder) as part:
@@ -58,7 +61,12 @@ def iter_copy_study(study: Study, target: str | Path) -> Steps[Path]:
                     yield Progress(done, len(files), study.name)
                 place = part / file.relative_to(study.path)
                 place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, place)
+                try:
+                    shutil.copyfile(file, place)
+                except FileNotFoundError:
+                    break  # which the comparison below says
+            if _state(study.path) != before:
+                raise StudyError(f"{study.path}: was changed while it was copied. Copy it when nothing works on it.")
             content = manifest.read_manifest(part)
             own = replace(content, id=str(uuid.uuid4()), name=folder.name.removesuffix(".dinobloom"))
             manifest.write_manifest(part, own)
@@ -67,6 +75,18 @@ def iter_copy_study(study: Study, target: str | Path) -> Steps[Path]:
             locations.remember(own.id, root, place)
     yield Progress(len(files), len(files), study.name)
     return folder
+
+
+def _state(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Every file of a study with its size and the time of its last change, in the order of their paths."""
+    found: dict[Path, tuple[int, int]] = {}
+    for path in sorted(folder.rglob("*")):
+        if not _passing(path, folder):
+            with suppress(FileNotFoundError):
+                about = path.stat()
+                if stat.S_ISREG(about.st_mode):
+                    found[path] = about.st_size, about.st_mtime_ns
+    return found
 
 
 def _passing(path: Path, folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import AtlasError
-from napari_dinobloom.pipeline.crops import read_crop
+from napari_dinobloom.pipeline.crops import policy_of, read_crop
 from napari_dinobloom.pipeline.settings import RunSettings, resolve
 from napari_dinobloom.pipeline.stains import StudyStains, iter_find_stains
 from napari_dinobloom.predict.adaptation import OPTIONS, Choice, Shifts, evidence, moved, pick, shifts
+from napari_dinobloom.predict.classifier import REFERENCE_STAIN
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -32,14 +34,22 @@ _PLACE = "adapted"
 
 
 def fit_shifts(adata: AnnData, by: str, reference: CellClassifier) -> dict[str, Any]:
-    """Shifts of the slides or patients of a cell table, as plain values for ``uns``."""
-    found = shifts(np.asarray(adata.X), adata.obs[by].to_numpy(str), reference)
+    """Shifts of the slides or patients of a cell table, as plain values for ``uns``; deleted cells have no say."""
+    living = ~adata.obs["deleted"].to_numpy(bool)
+    if not living.any():
+        return {}
+    found = shifts(np.asarray(adata.X)[living], adata.obs[by].to_numpy(str)[living], reference)
     return {_PLACE: {"by": by, "names": np.array(found.slides, object), "shift": found.shift}}
 
 
 def without_shifts(notes: dict[str, Any]) -> dict[str, Any]:
     """Notes of a cell table without what `fit_shifts` gave."""
     return {name: value for name, value in notes.items() if name != _PLACE}
+
+
+def is_moved(notes: Mapping[str, Any]) -> bool:
+    """Whether the cells of a table were moved before they were named, by its notes."""
+    return _PLACE in notes
 
 
 def embeddings_of(adata: AnnData, rows: NDArray[np.integer] | slice = slice(None)) -> Float32:
@@ -62,12 +72,12 @@ def iter_choose(study: Study, settings: RunSettings, classifier: CellClassifier)
     settings : RunSettings
         Encoder and device; ``stain`` and ``adapt`` are passed over.
     classifier : Atlas or Probe
-        The reference.
+        The reference. Recolouring is asked about only where its own stain is what crops are recoloured to.
 
     Returns
     -------
     Choice
-        From `ASKED` cells, each embedded three times.
+        From `ASKED` cells, each embedded up to three times.
 
     Raises
     ------
@@ -85,7 +95,7 @@ def iter_choose(study: Study, settings: RunSettings, classifier: CellClassifier)
     crops = np.stack([read_crop(study, int(row)) for row in rows])
     X: dict[Option, Float32] = {}
     with load(settings) as encoder:
-        for option in ("none", "reinhard", "macenko"):
+        for option in _looks(classifier):
             X[option] = np.empty((len(rows), encoder.dim), np.float32)
             with closing(encoder.iter_embed_to(_recoloured(crops, rows, stains, option), X[option])) as steps:
                 for report in steps:
@@ -93,7 +103,13 @@ def iter_choose(study: Study, settings: RunSettings, classifier: CellClassifier)
     obs = study.cells.obs.iloc[rows]
     X["restandardise"] = moved(X["none"], obs["slide"].to_numpy(str), classifier)
     source = sources_of(study, obs)
-    return pick({option: evidence(X[option], classifier, source) for option in OPTIONS})
+    return pick({option: evidence(X[option], classifier, source) for option in OPTIONS if option in X})
+
+
+def _looks(classifier: CellClassifier) -> tuple[Option, ...]:
+    """Options that change how crops look and make sense with a reference."""
+    ours = classifier.info.get("stain") == REFERENCE_STAIN
+    return ("none", "reinhard", "macenko") if ours else ("none",)
 
 
 def iter_choose_for(study: Study, **asked: Any) -> Steps[Choice]:
@@ -102,14 +118,18 @@ def iter_choose_for(study: Study, **asked: Any) -> Steps[Choice]:
     Raises
     ------
     AtlasError
-        If nothing names the cells of the study.
+        If nothing names the cells of the study, or what does belongs to another encoder, other crops or other stains.
     """
-    from napari_dinobloom.pipeline.classify import find_atlas
+    from napari_dinobloom.encoders.library import identify
+    from napari_dinobloom.pipeline.classify import Weights, find_atlas
+    from napari_dinobloom.pipeline.embed import pooling_of
 
     settings = resolve(study.settings, asked)
     classifier = find_atlas(settings)
     if classifier is None:
         raise AtlasError(f"{study.path}: no atlas names its cells, so that there is nothing to bring them nearer to.")
+    weights = Weights(settings.encoder, identify(settings.encoder), pooling_of(settings))
+    classifier.check(weights, policy_of(settings))
     return (yield from iter_choose(study, settings, classifier))
 
 

@@ -20,6 +20,7 @@ from napari_dinobloom.encoders.patches import PatchBasis
 from napari_dinobloom.io.celltable import cell_id
 from napari_dinobloom.pipeline.crops import policy_of
 from napari_dinobloom.pipeline.settings import resolve
+from napari_dinobloom.pipeline.stains import iter_find_stains
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class CellPatches:
     cells : tuple of str
         n cell ids.
     crops : ndarray (n, S, S, 3) uint8
-        Their pictures.
+        Their pictures as the encoder saw them, recoloured where the study's are.
     tokens : ndarray (n, h, w, D) float32
         Patch tokens.
     basis : PatchBasis
@@ -105,6 +106,9 @@ def iter_cell_patches(
     from napari_dinobloom.encoders.encoder import load_encoder
 
     settings = resolve(study.settings, {})
+    if settings.stain:
+        stains = yield from iter_find_stains(study, settings.stain)
+        crops = stains.recoloured(crops, study.cells.obs.index.get_indexer(list(cells)))
     yield Progress(0, len(cells), "loading the encoder", "patch tokens")
     with load_encoder(
         settings.encoder, settings.device, settings.precision, max_memory_gib=settings.max_memory_gib or None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -33,11 +34,12 @@ LARGEST_PLATELET_UM2 = 50.0
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Name and hash of the encoder whose embeddings the table holds, and what was taken of its output."""
+    """Name and hash of an encoder, what was taken of its output, and how crops were recoloured first, if they were."""
 
     name: str
     sha256: str
     pooling: str
+    stain: str = ""
 
 
 def find_atlas(settings: RunSettings) -> CellClassifier | None:
@@ -160,12 +162,17 @@ def write_neighbours(study: Study, path: Path) -> Path:
 
 
 def check_study(study: Study, classifier: CellClassifier, settings: RunSettings) -> None:
-    """Refuse a study whose cells are not embedded yet, or by another encoder or from other crops; AtlasError."""
+    """Refuse a study whose cells are not embedded, or by another encoder or from other crops or stains; AtlasError."""
     notes = dict(study.cells.uns.get("dinobloom", {}))
     if "encoder_sha256" not in notes:
         raise AtlasError(f"{study.path}: its cells are not embedded yet; run `napari-dinobloom embed` first")
-    weights = Weights(notes["encoder"], notes["encoder_sha256"], notes.get("pooling", "class"))
-    classifier.check(weights, policy_of(settings))
+    classifier.check(weights_of(notes), policy_of(settings))
+
+
+def weights_of(notes: Mapping[str, Any]) -> Weights:
+    """What embedded the cells of a table, by its notes."""
+    pooling, stain = str(notes.get("pooling", "class")), str(notes.get("stain", ""))
+    return Weights(str(notes["encoder"]), str(notes["encoder_sha256"]), pooling, stain)
 
 
 def iter_classify_study(study: Study, settings: RunSettings, atlas: CellClassifier | None) -> Steps[None]:

@@ -141,6 +141,7 @@ def read_table(path: Path) -> pd.DataFrame:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a CSV ({error}).") from error
+    rows = pd.DataFrame({str(name).strip(): rows[name].str.strip() for name in rows.columns})
     missing = [name for name in ("file", "patient", "diagnosis") if name not in rows]
     if missing or not len(rows):
         raise InputError(f"{path}: needs rows with the columns file, patient, diagnosis; {missing} are missing.")

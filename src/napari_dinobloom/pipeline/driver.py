@@ -53,6 +53,8 @@ def iter_outcome(
     inputs: str | Path | Sequence[str | Path], out: str | Path | Study, *, until: str = "report", **asked: Any
 ) -> Steps[Outcome]:
     """Do what `napari_dinobloom.pipeline.run` says; returns an `Outcome`."""
+    from napari_dinobloom.pipeline import results
+
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     if until not in STEPS:
         raise InputError(f"{until!r} is no step of a run; steps are {', '.join(STEPS)}.")
@@ -60,6 +62,7 @@ def iter_outcome(
     try:
         outcome = Outcome(study, settings, [(p.name, p.message) for p in found.problems])
         atlas = classify.find_atlas(settings)
+        results.keep_scheme(study, settings)
         _remember(study, settings)
         started = time.perf_counter()
         reading = yield from _named("read", read.iter_read(study, found))
@@ -149,7 +152,7 @@ def _prepare(
     if isinstance(out, Study):
         settings = resolve(out.settings, asked)
         maps.check_asked(out, asked, settings)
-        _check_method(out.path, settings, until)
+        _check_method(out.path, settings, asked, until)
         return out, settings, read.find(given, settings), False
     path = Path(out).expanduser()
     if (path / NAME).exists():
@@ -158,7 +161,7 @@ def _prepare(
             study.ensure_writable()
             settings = resolve(study.settings, asked)
             maps.check_asked(study, asked, settings)
-            _check_method(path, settings, until)
+            _check_method(path, settings, asked, until)
             return study, settings, read.find(given, settings), True
         except BaseException:
             study.close()
@@ -167,25 +170,26 @@ def _prepare(
         raise InputError(f"{path}: there is no such study. Name the images to make it of, or an existing study.")
     settings = resolve({}, asked)
     found = read.find(given, settings)
-    _check_method(path, settings, until)
+    _check_method(path, settings, asked, until)
     _check_one_opens(found)
     return Study.create(path, specimen=settings.specimen), settings, found, True
 
 
-def _check_method(path: Path, settings: RunSettings, until: str) -> None:
+def _check_method(path: Path, settings: RunSettings, asked: dict[str, Any], until: str) -> None:
     """Refuse a segmenter, encoder, device, atlas or scheme that is not there or does not fit before work is done."""
     from napari_dinobloom.encoders.library import identify
     from napari_dinobloom.pipeline import results
     from napari_dinobloom.pipeline.crops import policy_of
     from napari_dinobloom.pipeline.embed import look_up_device, pooling_of
 
-    weights = classify.Weights(settings.encoder, identify(settings.encoder), pooling_of(settings))
+    weights = classify.Weights(settings.encoder, identify(settings.encoder), pooling_of(settings), settings.stain)
     if STEPS.index(until) >= STEPS.index("embed"):
         look_up_device(settings)
     atlas = classify.find_atlas(settings)
     if atlas is not None and STEPS.index(until) >= STEPS.index("classify"):
         atlas.check(weights, policy_of(settings))
-    results.scheme_of(settings)
+    if asked.get("scheme") or STEPS.index(until) >= STEPS.index("differential"):
+        results.scheme_of(settings.scheme, path)
     if not settings.cells:
         check_segmenter(settings.segmenter if settings.segmenter in NAMES else path / settings.segmenter)
 
@@ -295,6 +299,7 @@ def _keys(
 ) -> dict[str, str]:
     """Key of every step; `found` is that of the segmentation."""
     from napari_dinobloom.cells import crop as cropping
+    from napari_dinobloom.explore import restandardise
     from napari_dinobloom.pipeline import embed, maps, results
     from napari_dinobloom.pipeline.crops import policy_of
     from napari_dinobloom.report import differential, html
@@ -308,12 +313,15 @@ def _keys(
     keys["crop"] = digest(keys["segment"], policy.to_dict(), cropping.VERSION, *([drawn] if drawn else []))
     keys["embed"] = embed.step_key(keys["crop"], s)
     keys["map"] = maps.step_key(study, keys["embed"], s, maps.map_of(study, s))
-    moving = [s.adapt] if s.adapt and atlas is not None else []
+    moving = [s.adapt, restandardise.VERSION, sorted(study.hand_deleted())] if s.adapt and atlas is not None else []
     keys["classify"] = digest(keys["map"], "" if atlas is None else atlas.hash, classify.VERSION, *moving)
     edits = study.path / "edits.jsonl"
     acts = hashlib.sha256(edits.read_bytes()).hexdigest() if edits.exists() else ""
-    scheme = results.scheme_of(s)
-    lines = [] if scheme is None else scheme.facts()
+    try:
+        scheme = results.scheme_of(s.scheme, study.path)
+        lines = [] if scheme is None else scheme.facts()
+    except InputError as error:  # of no concern to earlier steps; the differential says it
+        lines = [str(error)]
     keys["differential"] = digest(keys["classify"], s.specimen, lines, s.count, acts, differential.VERSION)
     failed = [(r.id, r.status, r.problem) for r in study.fields if r.problem]
     keys["report"] = digest(keys["differential"], failed, list(problems), html.VERSION)

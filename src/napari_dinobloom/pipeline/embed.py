@@ -80,7 +80,8 @@ def step_key(crops: str, settings: RunSettings) -> str:
 
     spec = locate(settings.encoder).spec
     seen = spec and (spec.input_size, spec.mean, spec.std, spec.interpolation, spec.positions)
-    stained = [settings.stain, stain_transfer.VERSION] if settings.stain else []
+    goal = stain_transfer.reference().to_dict() if settings.stain else {}
+    stained = [settings.stain, stain_transfer.VERSION, goal] if settings.stain else []
     return digest(crops, identify(settings.encoder), seen, pooling_of(settings), settings.computed, VERSION, *stained)
 
 

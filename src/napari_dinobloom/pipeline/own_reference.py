@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
 from napari_dinobloom.errors import AtlasError, InputError, StudyError
-from napari_dinobloom.pipeline.classify import Weights, check_study, find_atlas, sources_of
+from napari_dinobloom.pipeline.adapting import embeddings_of, is_moved
+from napari_dinobloom.pipeline.classify import (
+    PLATELET,
+    Weights,
+    check_study,
+    find_atlas,
+    larger_than_platelets,
+    name_cells,
+    sources_of,
+    weights_of,
+)
 from napari_dinobloom.pipeline.crops import policy_of, read_crop
 from napari_dinobloom.pipeline.embed import read_embeddings
 from napari_dinobloom.pipeline.settings import resolve
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
     from napari_dinobloom.predict.atlas import Atlas
     from napari_dinobloom.predict.atlas_merge import Part
+    from napari_dinobloom.predict.classifier import CellClassifier
     from napari_dinobloom.predict.thumbnails import Thumbnails
 
 POOL = 10
@@ -51,7 +62,7 @@ class LabelledCells:
     place : (n, 2) array of float32
         y and x of the centre, pixels of the field; NaN where each picture is one cell.
     weights : Weights
-        The encoder, and what was taken of its output.
+        The encoder, what was taken of its output, and how crops were recoloured first.
     policy : CropPolicy
         How the cells were cropped.
     """
@@ -76,7 +87,8 @@ def labelled(study: Study) -> LabelledCells:
     Raises
     ------
     InputError
-        If no cell is named, or a named one has no embedding yet or changed since it was embedded.
+        If no cell is named, or a named one has no embedding yet or changed since it was embedded; or the cells were
+        moved towards a reference (`RunSettings.adapt`): where they then lie means nothing without it.
     """
     obs, settings = study.cells.obs, resolve(study.settings, {})
     rows = np.flatnonzero(_named(obs))
@@ -85,6 +97,11 @@ def labelled(study: Study) -> LabelledCells:
     notes = dict(study.cells.uns.get("dinobloom", {}))
     if "encoder_key" not in notes:
         raise InputError(f"{study.path}: its cells are not embedded yet; run `napari-dinobloom embed` first.")
+    if is_moved(notes):
+        raise InputError(
+            f"{study.path}: its cells were moved towards the reference before they were named (adapt), so that they "
+            f"can be no reference themselves. Run `napari-dinobloom classify {study.path.name} --adapt none` first."
+        )
     X = read_embeddings(study, str(notes["encoder_key"]))[rows]
     lost = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if len(lost):
@@ -100,7 +117,7 @@ def labelled(study: Study) -> LabelledCells:
         y=named["label"].to_numpy(str),
         source=np.asarray(sources_of(study, named), dtype=str),
         place=np.full_like(place, np.nan) if settings.cells else place,
-        weights=Weights(str(notes["encoder"]), str(notes["encoder_sha256"]), str(notes.get("pooling", "class"))),
+        weights=weights_of(notes),
         policy=policy_of(settings),
     )
 
@@ -257,7 +274,7 @@ def next_to_label(study: Study, n: int) -> list[str]:
     2018, arXiv:1708.00489). Where no atlas names the cells all are equally unsure. The same table gives the same cells.
     """
     settings = resolve(study.settings, {})
-    obs, X = study.cells.obs, np.asarray(study.cells.X, np.float32)
+    obs, X = study.cells.obs, embeddings_of(study.cells)
     named = obs["label"].to_numpy(str) != ""
     taken = np.column_stack([obs[what].to_numpy(bool) for what in ("deleted", "excluded", "reviewed")]).any(axis=1)
     embedded = np.isfinite(X).all(axis=1) if X.ndim == 2 and X.shape[1] else np.zeros(len(obs), bool)
@@ -265,16 +282,28 @@ def next_to_label(study: Study, n: int) -> list[str]:
     if n < 1 or not len(rows):
         return []
     classifier = find_atlas(settings)
-    sure = np.zeros(len(rows))
+    sure: NDArray[np.floating] = np.zeros(len(rows))
     if classifier is not None:
         check_study(study, classifier, settings)
         source = sources_of(study, obs.iloc[rows])
-        shares = np.sort(classifier.predict_proba(X[rows], source), axis=1)
-        unlike = classifier.classify(X[rows], source)["unlike"].to_numpy(bool)
-        sure = np.where(unlike, 0.0, shares[:, -1] - shares[:, -2])
+        sure = _lead(classifier, X[rows], source, larger_than_platelets(obs.iloc[rows]) & (not settings.cells))
     order = np.argsort(sure, kind="stable")[: POOL * n] if classifier is not None else np.arange(len(rows))
     known = X[named & embedded & ~obs["deleted"].to_numpy(bool)]
     return [str(obs.index[row]) for row in rows[order][_spread(X[rows[order]], known, n)]]
+
+
+def _lead(
+    classifier: CellClassifier, X: NDArray[np.float32], source: list[str], large: NDArray[np.bool_]
+) -> NDArray[np.floating]:
+    """By how much the first class of each cell leads, as `name_cells` names it; 0 for one unlike the reference."""
+    shares = classifier.predict_proba(X, source)
+    if large.any() and PLATELET in classifier.classes:
+        rows = np.flatnonzero(large)
+        shares[rows] = classifier.without(PLATELET).predict_proba(X[rows], [source[row] for row in rows])
+    shares = np.sort(shares, axis=1)
+    unlike = name_cells(classifier, X, source, large)["unlike"].to_numpy(bool)
+    lead: NDArray[np.floating] = np.where(unlike, 0.0, shares[:, -1] - shares[:, -2])
+    return lead
 
 
 def _spread(X: NDArray[np.float32], known: NDArray[np.float32], n: int) -> list[int]:
@@ -303,7 +332,8 @@ def _part(study: Study, thumbnails: bool) -> Part:
     from napari_dinobloom.predict.atlas_merge import Part
 
     cells = labelled(study)
-    pooling = {"pooling": cells.weights.pooling} if cells.weights.pooling != "class" else {}
+    made = {"pooling": cells.weights.pooling} if cells.weights.pooling != "class" else {}
+    made |= {"stain": cells.weights.stain} if cells.weights.stain else {}
     return Part(
         name=study.path.name,
         X=cells.X,
@@ -316,7 +346,7 @@ def _part(study: Study, thumbnails: bool) -> Part:
         encoder_sha256=cells.weights.sha256,
         policy=cells.policy.to_dict(),
         policy_hash=cells.policy.hash,
-        info={"crop_version": crop.VERSION, **pooling},
+        info={"crop_version": crop.VERSION, **made},
     )
 
 

@@ -26,8 +26,16 @@ def iter_learn(
     sources: Sequence[set[str]],
     cells: Mapping[str, Any],
     options: Mapping[str, Any],
-) -> Steps[tuple[AttentionMIL, Validation]]:
-    """Validate, then train on all; the model remembers the patients and what was found."""
+) -> Steps[tuple[AttentionMIL, Validation, tuple[str, ...]]]:
+    """Validate, then train on all; the model remembers the patients, and what was found without their names.
+
+    Returns
+    -------
+    model : AttentionMIL
+    validation : Validation
+    notes : tuple of str
+        Those of the validation, and on what the model rests.
+    """
     from napari_dinobloom.predict.mil.leaks import related
     from napari_dinobloom.predict.mil.model import AttentionMIL
     from napari_dinobloom.predict.mil.validation import iter_validate
@@ -37,14 +45,22 @@ def iter_learn(
     model = AttentionMIL(**own)
     for at in model.iter_fit(bags, y, names=names, groups=related(bags, sources)):
         yield Progress(at.done, at.total, at.message, "train")
-    model.remember(bags, out_of_fold(model, validation))
+    model.remember(bags, sources, out_of_fold(model, validation))
+    rests = rests_on(model)
     found = {
         "scores": packed(validation.scores),
-        "notes": list(validation.notes),
+        "notes": [*validation.nameless, rests],
         "recommended": validation.recommended,
     }
     model.about = {**cells, **found, "patients": len(bags), "trained_at": now()}
-    return model, validation
+    return model, validation, (*validation.notes, rests)
+
+
+def rests_on(model: AttentionMIL) -> str:
+    """Say how much of the prediction is attention's, and how much mean pooling's."""
+    if model.share_ == 0:
+        return "The model rests on mean pooling alone (share of attention 0 %): it has no attention to show."
+    return f"The model rests on attention by {model.share_:.0%}, on mean pooling by {1 - model.share_:.0%}."
 
 
 def out_of_fold(model: AttentionMIL, validation: Validation) -> Float32:

@@ -33,7 +33,7 @@ def iter_train_pictures(
         CSV with the columns ``file`` (relative to it), ``patient``, ``diagnosis``, and ``pool`` where folds are given:
         patients with one value of it stand in one fold.
     out : Path
-        Model file NAME.safetensors; NAME.csv and NAME_scores.csv are written beside it.
+        Model file NAME.safetensors; NAME_patients.csv and NAME_scores.csv are written beside it.
     encoder, device, precision : str
         As for `load_encoder`; pictures are taken whole (``published`` crops).
     **options
@@ -42,7 +42,8 @@ def iter_train_pictures(
     Raises
     ------
     DinoBloomError
-        If a column, picture or label is missing, a patient has two groups or two folds, or the groups are too small.
+        If a column, picture or label is missing, a patient has two groups or two folds, the groups are too small, or
+        `table` itself would be written over.
     """
     from napari_dinobloom.cells.crop import CropPolicy
     from napari_dinobloom.encoders.encoder import load_encoder
@@ -50,6 +51,9 @@ def iter_train_pictures(
 
     if out.suffix != SUFFIX or not out.parent.is_dir():
         raise InputError(f"{out}: the model is a file NAME{SUFFIX} in a folder that is there.")
+    predictions, scores = (out.with_name(f"{out.stem}_{what}.csv") for what in ("patients", "scores"))
+    if taken := [path for path in (out, predictions, scores) if path.exists() and path.samefile(table)]:
+        raise InputError(f"{taken[0]}: is the table of pictures and would be written over. Give --out another name.")
     rows = read_table(table)
     names = list(dict.fromkeys(rows["patient"]))
     y = only(table, rows, "diagnosis", names)
@@ -64,7 +68,7 @@ def iter_train_pictures(
     sources = [set(embedded.source[at[patient == name]].tolist()) for name in names]
     asked = {"device": device, "given": given, **options}
     about = {**cells, "crops": policy.to_dict(), "stain": ""}
-    model, validation = yield from iter_learn(bags, y, names, sources, about, asked)
+    model, validation, notes = yield from iter_learn(bags, y, names, sources, about, asked)
     shares = out_of_fold(model, validation)
     counts = [len(bag) for bag in bags]
     predicted = table_of(
@@ -72,9 +76,9 @@ def iter_train_pictures(
     )
     with disk_errors(out):
         model.save(out)
-    write_csv(out.with_suffix(".csv"), predicted, comments=validation.notes)
-    write_csv(out.with_name(f"{out.stem}_scores.csv"), validation.scores, comments=validation.notes)
-    return PatientResult(validation.classes, predicted, validation.scores, validation.notes, out)
+    write_csv(predictions, predicted, comments=notes)
+    write_csv(scores, validation.scores, comments=notes)
+    return PatientResult(validation.classes, predicted, validation.scores, notes, out, validation.recommended)
 
 
 def only(table: Path, rows: pd.DataFrame, column: str, names: Sequence[str]) -> list[str]:

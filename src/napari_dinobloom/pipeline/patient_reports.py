@@ -7,8 +7,7 @@ sends a folder with both.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,11 +196,13 @@ def gather(
 
     said = results.what_is_said(told, settings, classify.find_atlas(settings), problems)
     names = told.pseudonyms if isinstance(told, PseudonymousStudy) else None
+    model, outdated = _model(study, names)
     return Cohort.of(
         ReportInput.of(told, **said),
         crops=results.crops_of(study),
         hashes=hashes(study, settings),
-        model=_model(study, told, names),
+        model=model,
+        outdated=outdated,
         given=_given(study, names),
         warnings=_warnings(told.cells.obs, said["atlas_info"]),
     )
@@ -242,51 +243,54 @@ def _given(study: Study, names: Pseudonyms | None) -> dict[str, str]:
     """Group of each patient, as people gave it."""
     from napari_dinobloom.pipeline.patient_groups import groups_of
 
-    return {_alias(patient, names): group for patient, group in groups_of(study).items()}
+    known = groups_of(study)
+    return {alias: known[patient] for patient, alias in _told(known, names).items()}
 
 
-def _alias(patient: str, names: Pseudonyms | None) -> str:
-    """The patient's pseudonym where there are any; somebody who is not in the study has none, and no name either."""
-    return patient if names is None else names.names["patients"].get(patient, "")
+def _told(patients: Iterable[str], names: Pseudonyms | None) -> dict[str, str]:
+    """What each patient is called in pages; under pseudonyms those who are not in the study are left out."""
+    if names is None:
+        return {patient: patient for patient in patients}
+    known = {"": "", **names.names["patients"]}
+    return {patient: known[patient] for patient in patients if patient in known}
 
 
-def _model(study: Study, told: Study | PseudonymousStudy, names: Pseudonyms | None) -> PatientModel | None:
-    """What a model of patients says, if the study has one."""
-    from napari_dinobloom.pipeline.patients import patient_result
+def _model(study: Study, names: Pseudonyms | None) -> tuple[PatientModel | None, str]:
+    """What a model of patients says, if the study has one; where it does not hold any more nothing, and why."""
+    from napari_dinobloom.explore.cell_attention import attention_of
+    from napari_dinobloom.pipeline.patients import OUTDATED, fits, patient_result
     from napari_dinobloom.report.cohort import PatientModel
 
     result = patient_result(study)
-    if result is None:
-        return None
-    attention = told.cells.obsm.get("attention")
+    if result is None or not fits(study, result):
+        return None, "" if result is None else OUTDATED
     notes: Sequence[str] = result.notes
     if names is not None:
-        notes = [names.in_text(note) for note in notes]
-        notes = [note for note in notes if _all_known(note, {*names.names["patients"].values(), *result.classes})]
-    return PatientModel(
+        notes = [told for note in notes if (told := names.in_text(note, result.classes))]
+    model = PatientModel(
         predictions=predictions(result, names),
         scores=result.scores,
-        attention=None if attention is None else pd.DataFrame(attention),
+        attention=attention_of(study.cells, result.model.name),
         notes=notes,
+        recommended=result.recommended,
     )
-
-
-def _all_known(note: str, known: set[str]) -> bool:
-    """Whether everything that a note quotes is known: a model from elsewhere may name patients whom nobody here is."""
-    return {quoted[1:-1] for quoted in re.findall(r"(?<!\w)(?:'[^']*'|\"[^\"]*\")", note)} <= known
+    return model, ""
 
 
 def predictions(result: PatientResult, names: Pseudonyms | None = None) -> dict[str, Prediction]:
     """The predicted group of each patient, under pseudonyms where there are `names`."""
     from napari_dinobloom.report.cohort import Prediction, Share
 
+    told = _told(result.table["patient"].astype(str), names)
     found = {}
     for row in result.table.to_dict("records"):
+        if (patient := str(row["patient"])) not in told or not row["predicted_group"]:
+            continue
         shares = [Share(name, _number(row, f"p:{name}"), _number(row, f"mean:{name}")) for name in result.classes]
-        found[_alias(str(row["patient"]), names)] = Prediction(
+        found[told[patient]] = Prediction(
             predicted=str(row["predicted_group"]), shares=tuple(shares), out_of_fold=bool(row["out_of_fold"])
         )
-    return {patient: one for patient, one in found.items() if one.predicted}
+    return found
 
 
 def _number(row: Mapping[object, object], name: str) -> float | None:

@@ -2,8 +2,8 @@
 
 A model lies in ``models/patients-HASH8.safetensors``; what it found in ``models/patients.json``, which is written last
 and is what `patient_result` reads, and for people in ``tables/patients.csv`` and ``tables/patients_scores.csv``. The
-attention of each cell stands in ``obsm["attention"]`` of the cell table. Of a patient who was used in training only the
-out-of-fold prediction is given.
+attention of each cell stands in the cell table (`explore.cell_attention`). Of a patient who was used in training only
+the out-of-fold prediction is given.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import InputError, StudyError
-from napari_dinobloom.explore.gate_axes import ATTENTION
+from napari_dinobloom.explore.cell_attention import keeping_attention
 from napari_dinobloom.explore.gates.base import nearest
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.io.tables import write_csv
 from napari_dinobloom.io.trust import inside
 from napari_dinobloom.pipeline.crops import policy_of
+from napari_dinobloom.pipeline.patient_groups import groups_of
 from napari_dinobloom.pipeline.patient_learning import Float32, iter_learn, out_of_fold, packed, table_of
-from napari_dinobloom.pipeline.settings import resolve
+from napari_dinobloom.pipeline.settings import digest, resolve
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from napari_dinobloom.io.study import Study
     from napari_dinobloom.predict.mil.attention import Attention
     from napari_dinobloom.predict.mil.model import AttentionMIL
@@ -43,6 +42,11 @@ SCHEMA = 1
 _MOST_BYTES = 1 << 27
 SAME = ("encoder_sha256", "pooling", "crops", "stain")
 """What the cells of a study and those a model was trained on have in common."""
+NAMED = 10
+"""Patients that a note names."""
+FIRST = 4
+"""Numbers of each embedding by which it is known whether the cells were embedded anew."""
+OUTDATED = "Predicted groups were made with other embeddings or cells than the study has now: train or apply again."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +67,10 @@ class PatientResult:
         Warnings and findings in words.
     model : Path
         The model file.
+    recommended : str
+        The model of `scores` that the validation recommends.
+    made_of : str
+        Digest of the cells that it was made of, see `fits`; empty where that was no study.
     """
 
     classes: tuple[str, ...]
@@ -70,6 +78,8 @@ class PatientResult:
     scores: pd.DataFrame
     notes: tuple[str, ...]
     model: Path
+    recommended: str = ""
+    made_of: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,20 +125,13 @@ def iter_train_patients(study: Study, groups: Mapping[str, str], **options: Any)
     Raises
     ------
     InputError, StudyError
-        If a patient is unknown or has no cell that can be used, groups are too small, or nothing may be written.
+        If no patient with a group has a cell that can be used, groups are too small, or nothing may be written.
     """
     study.ensure_writable()
     bags = collect(study)
-    obs = study.cells.obs
-    if unknown := sorted(set(groups) - set(obs["patient"].astype(str))):
-        raise InputError(f"There is no patient {unknown[0]!r} in the study{nearest(unknown[0], set(obs['patient']))}.")
-    if empty := sorted(set(groups) - set(bags.names)):
-        raise InputError(
-            f"Patient {empty[0]!r} has no cell that can be used (living, not excluded, embedded): run the study again, "
-            "or leave this patient's group out."
-        )
+    groups, left_out = with_cells(study, bags.names, groups)
     known = np.flatnonzero([name in groups for name in bags.names])
-    model, validation = yield from iter_learn(
+    model, validation, found = yield from iter_learn(
         [bags.X[row] for row in known],
         [groups[bags.names[row]] for row in known],
         [bags.names[row] for row in known],
@@ -145,7 +148,8 @@ def iter_train_patients(study: Study, groups: Mapping[str, str], **options: Any)
         attention[row] = one
     _predict(model, bags, others, shares, attention)
     table = table_of(bags.names, [len(x) for x in bags.X], groups, shares, model.classes_, set(known.tolist()))
-    result = _keep(study, model, table, validation.scores, validation.notes, bags, attention)
+    notes = (left_out, *found) if left_out else found
+    result = _keep(study, model, table, validation.scores, notes, validation.recommended, bags, attention)
     yield Progress(1, 1, "all patients", "predict")
     return result
 
@@ -153,8 +157,8 @@ def iter_train_patients(study: Study, groups: Mapping[str, str], **options: Any)
 def iter_apply_patients(study: Study, model: Path) -> Steps[PatientResult]:
     """Predict the patients of a study by a model file.
 
-    Patients whose cells the model was trained on are recognised by their embeddings and get their out-of-fold
-    prediction; their attention is that of the model itself.
+    Patients the model was trained on are recognised by most of their embeddings or fields and get their out-of-fold
+    prediction; their attention is that of the model itself. Groups are those given in the study.
 
     Raises
     ------
@@ -166,25 +170,70 @@ def iter_apply_patients(study: Study, model: Path) -> Steps[PatientResult]:
     study.ensure_writable()
     loaded = AttentionMIL.load(model)
     check_same(loaded, about(study), model)
-    bags = collect(study)
+    bags, groups = collect(study), groups_of(study)
     yield Progress(0, 1, "all patients", "predict")
     shares = np.zeros((len(bags.names), 2, len(loaded.classes_)), np.float32)
     attention: list[Attention | None] = [None] * len(bags.names)
     _predict(loaded, bags, np.arange(len(bags.names)), shares, attention)
     trained = loaded.trained_on_
-    seen = np.full(len(bags.names), -1) if trained is None else trained.find(bags.X)
+    notes = [_of_whom(loaded)]
+    seen = np.full(len(bags.names), -1)
     if trained is not None:
+        seen, partly = trained.find(bags.X, bags.sources)
         shares[seen >= 0] = trained.shares[seen[seen >= 0]]
+        if partly.any():
+            names = _named([bags.names[row] for row in np.flatnonzero(partly)])
+            notes.append(
+                f"Patients who share a picture with one the model was trained on: {names}. They have a prediction of "
+                "their own, which that picture flatters."
+            )
     used = set(np.flatnonzero(seen >= 0).tolist())
-    table = table_of(bags.names, [len(x) for x in bags.X], {}, shares, loaded.classes_, used)
-    scores, notes = _unpacked(loaded.about["scores"]), tuple(map(str, loaded.about["notes"]))
-    result = _keep(study, loaded, table, scores, notes, bags, attention)
+    table = table_of(bags.names, [len(x) for x in bags.X], groups, shares, loaded.classes_, used)
+    scores, said = _unpacked(loaded.about["scores"]), (*notes, *map(str, loaded.about["notes"]))
+    result = _keep(study, loaded, table, scores, said, str(loaded.about.get("recommended", "")), bags, attention)
     yield Progress(1, 1, "all patients", "predict")
     return result
 
 
+def with_cells(study: Study, names: Sequence[str], groups: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Leave out patients without a cell that can be used.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    names : sequence of str
+        Patients with cells that take part, `Bags.names`.
+    groups : mapping
+        Patient to group.
+
+    Returns
+    -------
+    groups : dict
+        The others.
+    note : str
+        Who was left out; "" where nobody was.
+
+    Raises
+    ------
+    InputError
+        If nobody is left.
+    """
+    used = {patient: group for patient, group in groups.items() if patient in names}
+    gone = sorted(set(groups) - set(used))
+    if not gone:
+        return used, ""
+    known = set(study.cells.obs["patient"].astype(str))
+    unknown = next((name for name in gone if name not in known), None)
+    hint = "" if unknown is None else nearest(unknown, known)
+    note = f"Left out, without a cell that can be used (living, not excluded, embedded): {_named(gone)}{hint or '.'}"
+    if not used:
+        raise InputError(f"{study.path}: no patient with a group is left. {note}")
+    return used, note
+
+
 def patient_result(study: Study) -> PatientResult | None:
-    """Read what was trained or applied last; None where nothing was.
+    """Read what was trained or applied last; None where nothing was. Whether it still holds is said by `fits`.
 
     Raises
     ------
@@ -200,11 +249,31 @@ def patient_result(study: Study) -> PatientResult | None:
         table, scores = _unpacked(raw["table"]), _unpacked(raw["scores"])
         shown = [f"{kind}:{name}" for kind in ("p", "mean") for name in classes]
         table = table.astype({"cells": int, "out_of_fold": bool} | dict.fromkeys(shown, float))
-        return PatientResult(classes, table, scores, notes, inside(study.path, str(raw["model"])))
+        model = inside(study.path, str(raw["model"]))
+        recommended, made_of = (str(raw.get(key, "")) for key in ("recommended", "made_of"))
+        return PatientResult(classes, table, scores, notes, model, recommended, made_of)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StudyError(f"{path}: is damaged ({error}). Delete it, and train or apply the model again.") from error
+
+
+def fits(study: Study, result: PatientResult) -> bool:
+    """Whether a result was made of the embeddings and cells that the study has now."""
+    try:
+        return result.made_of == _made_of(study)
+    except StudyError:  # not embedded any more
+        return False
+
+
+def _made_of(study: Study) -> str:
+    """Digest of what a result rests on: which cells take part, whose they are, and how they were embedded."""
+    x, used = _taking_part(study)
+    obs = study.cells.obs
+    parts = ["\n".join(obs.index[used]), "\n".join(obs["patient"].astype(str).to_numpy()[used])]
+    found = hashlib.sha256("\n\n".join(parts).encode("utf-8", "backslashreplace"))
+    found.update(np.ascontiguousarray(x[used, :FIRST]).tobytes())
+    return digest(about(study), found.hexdigest())
 
 
 def collect(study: Study) -> Bags:
@@ -215,6 +284,19 @@ def collect(study: Study) -> Bags:
     StudyError
         If no cell is embedded.
     """
+    x, used = _taking_part(study)
+    obs = study.cells.obs
+    patient = obs["patient"].astype(str).to_numpy()
+    names = sorted(set(patient[used]))
+    rows = [used[patient[used] == name] for name in names]
+    hashes = {record.id: record.sha256 for record in study.fields}
+    field = obs["field"].astype(str).to_numpy()
+    sources = [{hashes.get(one, "") for one in set(field[part])} for part in rows]
+    return Bags(names, rows, [x[part] for part in rows], sources)
+
+
+def _taking_part(study: Study) -> tuple[Float32, NDArray[np.intp]]:
+    """Embeddings of all cells, and rows of those that take part."""
     adata, obs = study.cells, study.cells.obs
     if adata.X is None or "encoder_sha256" not in adata.uns.get("dinobloom", {}):
         raise StudyError(f"{study.path}: its cells are not embedded yet. Run the study once.")
@@ -222,13 +304,7 @@ def collect(study: Study) -> Bags:
     away = obs["deleted"].to_numpy(bool) | obs["excluded"].to_numpy(bool) | obs["gone"].to_numpy(bool)
     away |= (obs["duplicate_of"] != "").to_numpy(bool)  # the same cell, seen in an overlapping field
     patient = obs["patient"].astype(str).to_numpy()
-    used = np.flatnonzero(~away & (patient != "") & np.isfinite(x).all(axis=1))
-    names = sorted(set(patient[used]))
-    rows = [used[patient[used] == name] for name in names]
-    hashes = {record.id: record.sha256 for record in study.fields}
-    field = obs["field"].astype(str).to_numpy()
-    sources = [{hashes.get(one, "") for one in set(field[part])} for part in rows]
-    return Bags(names, rows, [x[part] for part in rows], sources)
+    return x, np.flatnonzero(~away & (patient != "") & np.isfinite(x).all(axis=1))
 
 
 def about(study: Study) -> dict[str, Any]:
@@ -247,7 +323,7 @@ def about(study: Study) -> dict[str, Any]:
 
 def check_same(model: AttentionMIL, cells: Mapping[str, Any], path: Path) -> None:
     """Raise InputError if a model was trained on another encoder's cells, or on other crops."""
-    if not {*SAME, "scores", "notes"} <= set(model.about):
+    if not {*SAME, "scores", "notes", "patients"} <= set(model.about):
         raise InputError(f"{path}: this model does not say on which cells it was trained. Train one on a study.")
     for name in SAME:
         if model.about[name] != cells[name]:
@@ -255,6 +331,17 @@ def check_same(model: AttentionMIL, cells: Mapping[str, Any], path: Path) -> Non
                 f"{path}: this model was trained on cells of another kind ({name} {model.about[name]!r}, "
                 f"here {cells[name]!r}). Embed the study as the model's cells were, or train a model on this one."
             )
+
+
+def _of_whom(model: AttentionMIL) -> str:
+    """Whose scores a model file holds."""
+    return f"These scores are of the {model.about['patients']} patients the model was trained on, not of this study."
+
+
+def _named(names: Sequence[str]) -> str:
+    """Some patients in words."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(repr, names[:NAMED])) + more
 
 
 def _predict(
@@ -278,6 +365,7 @@ def _keep(
     table: pd.DataFrame,
     scores: pd.DataFrame,
     notes: tuple[str, ...],
+    recommended: str,
     bags: Bags,
     attention: Sequence[Attention | None],
 ) -> PatientResult:
@@ -290,15 +378,17 @@ def _keep(
         part.replace(path)
     write_csv(study.path / TABLE, table, comments=("out_of_fold: by models that never saw the patient.", *notes))
     write_csv(study.path / SCORES, scores, comments=notes)
-    adata = study.cells
-    adata.obsm[ATTENTION] = _frame(adata, model.classes_, bags, attention)
-    study.save_cells(adata)
+    adata, classes = study.cells, model.classes_.tolist()
+    values = _values(adata.n_obs, bags, attention if model.share_ > 0 else [None] * len(bags.names), len(classes))
+    with keeping_attention(adata, values, classes, path.name):
+        study.save_cells(adata)
     state: dict[str, Any] = {"schema": SCHEMA, "model": path.relative_to(study.path).as_posix(), "notes": list(notes)}
-    state["classes"] = model.classes_.tolist()
+    state["classes"] = classes
     state |= {"table": packed(table), "scores": packed(scores)}
+    state |= {"recommended": recommended, "made_of": (made_of := _made_of(study))}
     with disk_errors(study.path / STATE):
         write_text(study.path / STATE, json.dumps(state, ensure_ascii=False, allow_nan=False) + "\n")
-    return PatientResult(tuple(model.classes_.tolist()), table, scores, notes, path)
+    return PatientResult(tuple(classes), table, scores, notes, path, recommended, made_of)
 
 
 def _unpacked(raw: Mapping[str, Any]) -> pd.DataFrame:
@@ -306,12 +396,10 @@ def _unpacked(raw: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(raw["rows"], columns=raw["columns"])
 
 
-def _frame(
-    adata: AnnData, classes: NDArray[np.str_], bags: Bags, attention: Sequence[Attention | None]
-) -> pd.DataFrame:
-    """Attention of each cell, 0 to 1 within its patient; NaN of cells that took no part."""
-    values = np.full((adata.n_obs, len(classes)), np.nan, np.float32)
+def _values(n: int, bags: Bags, attention: Sequence[Attention | None], classes: int) -> Float32:
+    """Attention of each cell, 0 to 1 within its patient, (n, classes); NaN of cells that took no part."""
+    values = np.full((n, classes), np.nan, np.float32)
     for rows, one in zip(bags.rows, attention, strict=True):
         if one is not None:
             values[rows] = one.scaled
-    return pd.DataFrame(values, index=adata.obs_names, columns=[str(name) for name in classes])
+    return values

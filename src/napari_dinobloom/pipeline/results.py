@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from napari_dinobloom.cells.segmenter import NAMES, licence_of
-from napari_dinobloom.errors import StudyError
+from napari_dinobloom.errors import DinoBloomError, InputError, StudyError
 from napari_dinobloom.io.annotations.geojson import write_geojson
+from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.io.celltable import cell_id
+from napari_dinobloom.io.fields import make_id
 from napari_dinobloom.io.pseudonyms import UNTOLD, PseudonymousStudy
 from napari_dinobloom.io.tables import write_csv
+from napari_dinobloom.io.trust import inside
 from napari_dinobloom.pipeline.crops import CropReader, open_crops, policy_of
 from napari_dinobloom.pipeline.settings import RunSettings
 from napari_dinobloom.progress import Progress, Steps
@@ -36,6 +39,10 @@ NOTES = {
 OUTLINED = ("area_px", "nucleus_area_px", "nc_ratio", "solidity", "circularity", "lobes", "focus", "confidence")
 """Columns of the cell table that go into QuPath's measurements."""
 REPORT = "report.html"
+SCHEMES, SCHEME_FILES = "schemes", (".yaml", ".yml")
+"""Folder of the study for counting schemes that were chosen, and how their files end."""
+OWN_SCHEME = "a scheme of this laboratory"
+"""What a scheme that a person wrote is called under pseudonyms."""
 LICENCES = (
     ("napari-dinobloom and the starter encoder", "Apache-2.0"),
     (
@@ -97,27 +104,54 @@ def write_outlines(study: Study | PseudonymousStudy, folder: Path) -> list[Path]
 
 def count(study: Study | PseudonymousStudy, settings: RunSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Differential and summary of a study as it is now."""
-    return count_cells(study.cells, settings)
+    return count_cells(study.cells, settings, study.path)
 
 
 def count_cells(
-    cells: AnnData, settings: RunSettings, *, by: Sequence[str] = ("patient", "slide")
+    cells: AnnData, settings: RunSettings, folder: Path, *, by: Sequence[str] = ("patient", "slide")
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Differential and summary of a cell table, counted as a run with these settings counts."""
+    """Differential and summary of a cell table, counted as a run of the study in `folder` with such settings does."""
     from napari_dinobloom.report.differential import differential, summary
 
-    scheme = scheme_of(settings)
+    scheme = scheme_of(settings.scheme, folder)
     return (
         differential(cells, specimen=settings.specimen, by=by, scheme=scheme, cells=settings.count),
         summary(cells, specimen=settings.specimen, by=by, scheme=scheme, cells=settings.count),
     )
 
 
-def scheme_of(settings: RunSettings) -> Scheme | None:
-    """The counting scheme of a run, None where each class is a line; raises InputError if it cannot be read."""
+def scheme_of(name: str, folder: Path) -> Scheme | None:
+    """The counting scheme that the settings of the study in `folder` name, None where each class is a line.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
     from napari_dinobloom.report.schemes import load_scheme
 
-    return None if settings.scheme == "none" else load_scheme(settings.scheme)
+    if name == "none":
+        return None
+    if Path(name).suffix.lower() not in SCHEME_FILES:
+        return load_scheme(name)
+    try:
+        return load_scheme(name if Path(name).is_absolute() else inside(folder, name))
+    except DinoBloomError as error:
+        raise InputError(f"{error} Choose another scheme, or none: --scheme none.") from error
+
+
+def keep_scheme(study: Study, settings: RunSettings) -> None:
+    """Copy a scheme that lies elsewhere into the study, so that it is there as long as the study is."""
+    path = Path(settings.scheme)
+    if not path.is_absolute() or not path.is_file():
+        return
+    name = f"{SCHEMES}/{make_id(path.stem, ())}.yaml"
+    kept = inside(study.path, name)
+    if path != kept.resolve():
+        with disk_errors(kept):
+            kept.parent.mkdir(exist_ok=True)
+            write_text(kept, path.read_text(encoding="utf-8"))
+    settings.scheme = name
 
 
 def iter_report_study(
@@ -152,7 +186,7 @@ def what_is_said(
         "versions": versions(),
         "licences": _licences(settings),
         "problems": problems,
-        "scheme": scheme_of(settings),
+        "scheme": scheme_of(settings.scheme, study.path),
         "selection": settings.count,
     }
     return said | _without_names(said) if isinstance(study, PseudonymousStudy) else said
@@ -160,12 +194,18 @@ def what_is_said(
 
 def _without_names(said: dict[str, Any]) -> dict[str, Any]:
     """Those of the facts that may quote a person or a path, without it."""
+    from napari_dinobloom.report.schemes import scheme_names
+
+    scheme: Scheme | None = said["scheme"]
+    if scheme is not None and said["settings"]["scheme"] not in scheme_names():
+        scheme = replace(scheme, name="own", title=OWN_SCHEME, source="")
     settled = ("auto", "none", "folder", "file", "slide", "", *NAMES)
     typed = ("slide_from", "patient_from", "segmenter", "atlas", "encoder", "accepted_licence", "scheme")
     return {
         "atlas_info": {key: value for key, value in said["atlas_info"].items() if key != "info"},
         "settings": {key: value for key, value in said["settings"].items() if key not in typed or value in settled},
         "licences": LICENCES,
+        "scheme": scheme,
         "problems": [(f"input {number}", UNTOLD) for number in range(1, len(said["problems"]) + 1)],
     }
 
@@ -179,12 +219,18 @@ def crops_of(study: Study) -> CropReader | None:
 
 
 def _shown_settings(settings: RunSettings) -> dict[str, object]:
-    """Settings as the report prints them: of brought cells and schemes the name without its place on this machine."""
+    """Settings as the report prints them: of files the name without its place on this machine."""
+    from napari_dinobloom.encoders.library import is_path
+    from napari_dinobloom.predict.shelf import is_file
+
     shown = settings.to_dict() | {"crops": policy_of(settings).to_dict()}
     del shown["computes"]  # it stands with the encoder
     if settings.segmenter not in NAMES:
         shown["segmenter"] = f"labels:{Path(settings.segmenter).name}"
     shown["scheme"] = Path(settings.scheme).name
+    for name, test in (("encoder", is_path), ("atlas", is_file)):
+        if test(str(shown[name])):
+            shown[name] = Path(str(shown[name])).name
     return shown
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from napari_dinobloom.explore.study_gates import StudyGates
-from napari_dinobloom.io.atomic import disk_errors
+from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.io.generate import COMPOSITION, generate_smear
 from napari_dinobloom.io.locations import home
 from napari_dinobloom.io.smear import write_picture
@@ -28,6 +28,8 @@ PATIENTS: Mapping[str, Mapping[str, float]] = {
     **{f"lymphocytosis-{number}": MANY_LYMPHOCYTES for number in (1, 2, 3)},
 }
 STUDY = "generated.dinobloom"
+MADE = "sample"
+"""Empty file in the study that says that it was made to the end once; what people did to it since is theirs."""
 
 
 def sample_study(folder: str | Path | None = None) -> Path:
@@ -52,7 +54,7 @@ def iter_sample_study(folder: str | Path | None = None) -> Steps[Path]:
 
     place = home() / "samples" / "generated" if folder is None else Path(folder)
     path = place / STUDY
-    if _is_ready(path):
+    if (path / MADE).is_file():
         return path
     images = place / "images"
     yield from _iter_smears(images)
@@ -62,15 +64,9 @@ def iter_sample_study(folder: str | Path | None = None) -> Steps[Path]:
         if not len(gates.tree):
             yield from _iter_gates(gates)
             yield from iter_outcome([], study)  # so that the report knows of the gates
+        with disk_errors(path):
+            write_text(path / MADE, "")
     return path
-
-
-def _is_ready(path: Path) -> bool:
-    """Whether the study was made to the end."""
-    if not (path / "study.json").is_file():
-        return False
-    study = Study.open(path, read_only=True)
-    return "report" in study.steps and bool(study.gate_projections)
 
 
 def _iter_smears(images: Path) -> Steps[None]:

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,8 @@ class RunSettings:
     specimen: Specimen = "blood"
     """``blood`` or ``marrow``: which cells are the denominator of the differential."""
     scheme: str = "none"
-    """Counting scheme: ``none`` (each class is a line), one that comes along (`report.schemes`), or a YAML file."""
+    """Counting scheme: ``none`` (each class is a line), one that comes along (`report.schemes`), or a YAML file, which
+    a run copies into its study."""
     count: Literal["all", "reviewed"] = "all"
     """Cells that the differential counts: all, or those that a person has reviewed or labelled."""
     cells: bool = False
@@ -167,8 +168,11 @@ def resolve(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> RunSettings:
             near = difflib.get_close_matches(name, known, 1)
             raise InputError(f"{name!r} is no setting of a run" + (f"; did you mean {near[0]!r}?" if near else "."))
     said = {name: value for name, value in asked.items() if value is not None}
-    if Path(str(said.get("scheme", ""))).suffix.lower() in (".yaml", ".yml"):
-        said["scheme"] = str(Path(said["scheme"]).expanduser().resolve())  # a later run may begin in another folder
+    if said.get("scheme") == stored.get("scheme"):
+        said.pop("scheme", None)
+    elif Path(str(said.get("scheme", ""))).suffix.lower() in (".yaml", ".yml"):
+        said["scheme"] = str(Path(said["scheme"]).expanduser().resolve())  # until a run has copied it
+    said |= _files(said)
     accepted = bool(said.pop("accept_licence", False))
     if {"fov_um", "fov_diameters"} <= set(said):
         raise InputError("the field of view is given in micrometres and in diameters: give fov_um or fov_diameters.")
@@ -181,6 +185,16 @@ def resolve(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> RunSettings:
         check_licence(settings.segmenter, accepted=accepted)
         settings.accepted_licence = f"{licence}; accepted by {user()} at {now()}"
     return settings
+
+
+def _files(said: Mapping[str, Any]) -> dict[str, str]:
+    """Whole paths of the encoder and the atlas where they are files: a later run may begin in another folder."""
+    from napari_dinobloom.encoders.library import is_path
+    from napari_dinobloom.predict.shelf import is_file
+
+    tests: dict[str, Callable[[str | Path], bool]] = {"encoder": is_path, "atlas": is_file}
+    files = [name for name, test in tests.items() if name in said and test(said[name])]
+    return {name: str(Path(said[name]).expanduser().resolve()) for name in files}
 
 
 def digest(*parts: object) -> str:

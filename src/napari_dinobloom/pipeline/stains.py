@@ -1,7 +1,8 @@
 """Stain normalisation in a study: each slide's stain from its own crops, and its crops recoloured before embedding.
 
 What a slide's stain is depends on its crops; so do the keys under which its embeddings are kept. Cells that are added
-or cut anew may move the stain of their slide by a little, and then that slide is embedded again, others are not.
+or cut anew may move the stain of their slide by a little, and then that slide is embedded again, others are not; a
+cell that is deleted moves nothing.
 """
 
 from __future__ import annotations
@@ -78,14 +79,18 @@ class StudyStains:
 
 
 def iter_find_stains(study: Study, method: Method) -> Steps[StudyStains]:
-    """Estimate the stain of every slide from some of its crops, which must be cut; deleted cells are not looked at."""
+    """Estimate the stain of every slide from some of its crops, which must be cut.
+
+    Cells that people deleted are looked at too: they were stained with their slide, and its stain, on which the keys of
+    all its cells rest, is the same before and after. Cells that are no longer found, or never were, are not.
+    """
     obs = study.cells.obs
     names, slide = np.unique(obs["slide"].to_numpy(str), return_inverse=True)
-    living = ~obs["deleted"].to_numpy(bool)
+    there = ~obs["gone"].to_numpy(bool) & ~obs.index.isin(list(study.hand_unmade()))
     stains = []
     for number, name in enumerate(names.tolist()):
         yield Progress(number, len(names), f"stain of slide {name}")
-        stains.append(estimate(np.stack(list(_sampled(study, np.flatnonzero((slide == number) & living))))))
+        stains.append(estimate(np.stack(list(_sampled(study, np.flatnonzero((slide == number) & there))))))
     return StudyStains(method, tuple(names.tolist()), tuple(stains), slide.astype(np.intp))
 
 

@@ -3,7 +3,8 @@
 The rule for the threshold. Every true class weighs the same, because the mix of classes in an atlas is not that of a
 patient. A cell is left unclassified when the vote share of its class is below the threshold. The threshold is the
 smallest at which at least 95 % of the held-out cells that are named are named rightly; but it is never raised so far
-that more than 10 % of the held-out cells go unnamed, because somebody has to look at each of those.
+that more than 10 % of the held-out cells go unnamed, because somebody has to look at each of those. A cell beyond the
+distance limit is left unclassified too, whatever its share; confusion and figures count both, as in use.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ class Calibration:
         percentile of the rightly named held-out cells.
     held_out : str
         ``held out``: cells that the encoder never saw, among others that it saw. ``leave one out``: all cells, because
-        it saw all or none. Either way each is compared with all cells of other pictures. ``five folds``: of a probe.
+        it saw all or none, or none of those can be asked (`to_ask`). Either way each is compared with all cells of
+        other pictures. ``five folds``: of a probe.
     accuracy : float
         Share of right names before abstention, mean over the classes.
     accuracy_named : float
-        The same among the cells that are named.
+        The same among the cells that are named, by threshold and distance limit; 0 where none is.
     abstained : float
         Share of cells that are not named, mean over the classes.
     temperature : float
@@ -113,7 +115,7 @@ def calibrate(
         Class and picture of each row.
     held_out : (n,) array of bool
         Cells that the encoder never saw in training. They are classified by all cells of other pictures; where no cell
-        is held out, all cells are.
+        is held out, or none of them can be asked (`to_ask`), all cells are.
     k : int
         Neighbours that vote.
     metric, weights : str
@@ -125,17 +127,25 @@ def calibrate(
         With the classes of the confusion in sorted order. Cells of a class that only one picture shows are left out:
         nothing could name them, and a class that cannot be measured must not move the threshold.
     """
-    asked = held_out if held_out.any() else np.ones(len(y), dtype=bool)
     own = np.where(source == "", np.char.add("row ", np.arange(len(y)).astype(str)), source)
-    asked = asked & elsewhere(y, own)
+    asked = to_ask(y, own, held_out)
     model = KnnClassifier(k=k, metric=metric, weights=weights).fit(X, y, own.tolist())
     indices, distances = model.kneighbors(X[asked], own[asked].tolist())
     shares, winners = model.votes(indices, distances)
-    how = "held out" if held_out.any() and not held_out.all() else "leave one out"
+    how = "held out" if held_out[asked].any() and not held_out.all() else "leave one out"
     temperature = Temperature.fit(shares, np.searchsorted(model.classes_, y[asked]))
     confidence = temperature.apply(shares).max(axis=1, initial=0.0)
     found = settle(y[asked], model.names(winners), confidence, kth(distances), np.unique(y), how)
     return replace(found, temperature=temperature.value)
+
+
+def to_ask(y: NDArray[np.str_], source: NDArray[np.str_], held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Cells by which a reference is measured, (n,) bool.
+
+    Those held out whose class another picture shows too; where there are none, all whose class another picture shows.
+    """
+    other = elsewhere(y, source)
+    return held_out & other if (held_out & other).any() else other
 
 
 def elsewhere(y: NDArray[np.str_], source: NDArray[np.str_]) -> NDArray[np.bool_]:
@@ -169,24 +179,28 @@ def settle(
         How the cells were held out, for people.
     """
     right = predicted == truth
-    threshold, accuracy_named, abstained = choose_threshold(confidence, right, truth)
-    named = np.where(below(confidence, threshold), UNCLASSIFIED, predicted)
-    per_class = [right[truth == name].mean() for name in np.unique(truth)]
+    threshold, _, _ = choose_threshold(confidence, right, truth)
     near = distance[right]
+    limit = float(np.quantile(near, DISTANCE_QUANTILE)) if len(near) else float("inf")
+    silent = below(confidence, threshold) | (distance > limit)
+    named = np.where(silent, UNCLASSIFIED, predicted)
+    per_class = [[part.mean() for part in (right[own], ~silent[own], (right & ~silent)[own])]
+                 for own in (truth == name for name in np.unique(truth))]  # fmt: skip
+    accuracy, told, rightly = np.mean(per_class, axis=0) if per_class else np.full(3, np.nan)
     return Calibration(
         confusion=cross_table(truth, named, classes).to_numpy(),
         threshold=threshold,
-        distance_limit=float(np.quantile(near, DISTANCE_QUANTILE)) if len(near) else float("inf"),
+        distance_limit=limit,
         held_out=held_out,
-        accuracy=float(np.mean(per_class)) if per_class else float("nan"),
-        accuracy_named=accuracy_named,
-        abstained=abstained,
+        accuracy=float(accuracy),
+        accuracy_named=float(rightly / told) if told else 0.0,
+        abstained=float(1 - told),
     )
 
 
 def below(confidence: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
-    """Whether each vote share is below the threshold; equal within float32 is not below."""
-    under: NDArray[np.bool_] = confidence.astype(np.float64) < threshold - 1e-6
+    """Whether each vote share is below the threshold; equal within float32 is not below, one that is no number is."""
+    under: NDArray[np.bool_] = ~(confidence.astype(np.float64) >= threshold - 1e-6)
     return under
 
 

@@ -56,18 +56,12 @@ class Shifts:
     def apply(self, X: npt.ArrayLike, slides: Sequence[Any] | npt.NDArray[Any]) -> Float32:
         """Move cells, each by its own slide's shift, whatever stands beside it: (n, D) float32.
 
-        Raises
-        ------
-        ValueError
-            If a slide is not known.
+        Cells of a slide that is not known stay where they are: none of its cells was there when the shifts were fitted.
         """
         place = {name: row for row, name in enumerate(self.slides)}
-        names = [str(name) for name in slides]
-        unknown = sorted(set(names) - set(place))
-        if unknown:
-            raise ValueError(f"The shift of slide {unknown[0]!r} is not known ({len(unknown)} such): fit it anew.")
-        rows = np.array([place[name] for name in names], np.intp)
-        return np.asarray(X, np.float32) - self.shift[rows].reshape(len(rows), -1) if len(rows) else np.asarray(X)
+        rows = np.array([place.get(str(name), len(place)) for name in slides], np.intp)
+        table = np.asarray(X, np.float32)
+        return table - np.vstack([self.shift, np.zeros_like(table, shape=(1, table.shape[1]))])[rows]
 
 
 def shifts(X: npt.ArrayLike, slides: Sequence[Any] | npt.NDArray[Any], reference: CellClassifier) -> Shifts:

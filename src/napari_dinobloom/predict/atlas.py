@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, unnamed_by
 from napari_dinobloom.errors import AtlasError
-from napari_dinobloom.predict.abstention import Calibration, below, calibrate, elsewhere
+from napari_dinobloom.predict.abstention import Calibration, below, calibrate, elsewhere, to_ask
 from napari_dinobloom.predict.calibration import Temperature
 from napari_dinobloom.predict.classifier import HasWeights, check_made
 from napari_dinobloom.predict.knn import KnnClassifier, Metric, Weights, finite_rows, neighbour_table
@@ -159,8 +159,7 @@ class Atlas:
         """The same cells with another threshold, distance limit and confusion, and what they mean in `info`."""
         from napari_dinobloom.predict.atlas_file import digest
 
-        asked = self.held_out if self.held_out.any() else np.ones(len(self), dtype=bool)
-        measured = set(self.y[asked & elsewhere(self.y, self.source)].tolist())
+        measured = set(self.y[to_ask(self.y, self.source, self.held_out)].tolist())
         unmeasured = [name for name in self.classes if name not in measured]
         about = {
             **{name: value for name, value in self.info.items() if name != "unmeasured"},

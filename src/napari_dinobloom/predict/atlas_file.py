@@ -17,14 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dinobloom.cells.stain_transfer import METHODS
 from napari_dinobloom.errors import AtlasError
 from napari_dinobloom.io.tensors import read_header, read_tensors, write_tensors
 from napari_dinobloom.predict.atlas import Atlas, check_rows
+from napari_dinobloom.predict.classifier import REFERENCE_STAIN
 from napari_dinobloom.predict.knn import finite_rows
 from napari_dinobloom.predict.thumbnails import Thumbnails
 
 KIND = "reference-atlas"
 SCHEMAS = (1, 2)
+MOST_VOTES = 1000
 _DTYPES = {"X": "float16", "y": "int16", "source": "uint8", "held_out": "uint8", "confusion": "int64"}
 _PARTS = {
     "place": {"place": "float32"},
@@ -170,6 +173,18 @@ def _assemble(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> 
     return atlas
 
 
+def check_info(info: Mapping[str, Any]) -> None:
+    """Raise AtlasError where what an atlas or a probe says of how it was made cannot be used."""
+    if info.get("stain", "") not in ("", REFERENCE_STAIN, *METHODS):
+        raise AtlasError(f"the stain {str(info['stain'])[:40]!r} in the header is not known")
+    parts = info.get("parts", [])
+    if not isinstance(parts, list) or not all(
+        isinstance(part, dict) and isinstance(part.get("hash"), str) and type(part.get("cells")) is int
+        for part in parts
+    ):
+        raise AtlasError("the parts in the header's 'info' are no list of hashes and numbers of cells")
+
+
 def _check_fit(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
     """Raise AtlasError where the parts of a file do not fit together."""
     classes = about["classes"]
@@ -187,8 +202,16 @@ def _check_fit(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) ->
         raise AtlasError("the labels and the classes in the header do not agree")
     if np.any(tensors["confusion"] < 0) or np.any(tensors["held_out"] > 1):
         raise AtlasError("the confusion has negative counts or the held-out flags are not 0 and 1")
-    if not 0 <= about["threshold"] <= 1 or not about["distance_limit"] > 0 or about["k"] < 1:
+    if (
+        not 0 <= about["threshold"] <= 1
+        or not 0 < about["distance_limit"] < np.inf
+        or not 1 <= about["k"] <= MOST_VOTES
+    ):
         raise AtlasError("threshold, distance limit or k in the header are out of range")
+    temperature = about["info"].get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not 0 < temperature < 1e6:
+        raise AtlasError(f"the temperature {str(temperature)[:40]!r} in the header is out of range")
+    check_info(about["info"])
     if about.get("metric", "cosine") not in ("euclidean", "cosine"):
         raise AtlasError(f"the metric {about['metric']!r} in the header is not known")
     if about.get("weights", "uniform") not in ("uniform", "distance"):

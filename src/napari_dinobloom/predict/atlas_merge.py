@@ -14,10 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dinobloom.cells.stain_transfer import METHODS
 from napari_dinobloom.errors import AtlasError
 from napari_dinobloom.io.tensors import read_header
 from napari_dinobloom.predict.atlas import Atlas
 from napari_dinobloom.predict.atlas_file import KIND
+from napari_dinobloom.predict.classifier import REFERENCE_STAIN
 from napari_dinobloom.predict.knn import Metric, Weights
 from napari_dinobloom.predict.shelf import shelf
 from napari_dinobloom.predict.thumbnails import Thumbnails, joined
@@ -88,7 +90,7 @@ def combine(
     Parameters
     ----------
     parts : sequence of Part
-        Of one encoder, pooling and crop policy.
+        Of one encoder, pooling, crop policy and stain normalisation.
     name : str
         Name of the new one, for people.
     k, metric, weights
@@ -106,12 +108,15 @@ def combine(
     Raises
     ------
     AtlasError
-        If encoder, pooling or crops differ, or a cell has two classes (both parts are named); or as
+        If encoder, pooling, crops or stain differ, or a cell has two classes (both parts are named); or as
         `Atlas.from_embeddings`.
     """
     first = parts[0]
     for other in parts[1:]:
         _check_alike(first, other)
+    told = [part for part in parts if part.info.get("stain") != REFERENCE_STAIN]
+    for other in told[1:]:
+        _check_same_stain(told[0], other)
     y, source, place, X, held_out = (
         np.concatenate([getattr(part, what) for part in parts]) for what in ("y", "source", "place", "X", "held_out")
     )
@@ -149,6 +154,16 @@ def _check_alike(one: Part, other: Part) -> None:
                 f"{one.name!r} and {other.name!r} cannot make one atlas: their {what} is {own} and {its}. "
                 "Build or embed one of them again with the other's"
             )
+
+
+def _check_same_stain(one: Part, other: Part) -> None:
+    """Raise AtlasError if crops of one part were recoloured and those of the other were not, or otherwise."""
+    own, its = (part.info.get("stain", "") or "none" for part in (one, other))
+    if own != its:
+        raise AtlasError(
+            f"{one.name!r} and {other.name!r} cannot make one atlas: their crops were recoloured by {own} and {its}. "
+            "Embed the study again as the other was (`embed --stain`), or leave one out"
+        )
 
 
 def _kept(
@@ -199,6 +214,9 @@ def _info(parts: Sequence[Part], y: NDArray[np.str_], origin: str) -> dict[str, 
     for key in _EQUAL:
         if all(key in part.info for part in parts) and len({str(part.info[key]) for part in parts}) == 1:
             about[key] = parts[0].info[key]
+    stains = {str(part.info.get("stain", "")) for part in parts}
+    stain = "".join(stains - {REFERENCE_STAIN} if len(stains) > 1 else stains)
+    about |= {"stain": stain} if stain in (REFERENCE_STAIN, *METHODS) else {}
     made_of: list[dict[str, Any]] = []
     for part in parts:
         earlier = part.info.get("parts", [])

@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_dinobloom.errors import AtlasError
 
+REFERENCE_STAIN = "reference"
+"""``info["stain"]`` of cells whose own stain is what stain normalisation brings others to: they meet either kind."""
+
 if TYPE_CHECKING:
     from napari_dinobloom.cells.crop import CropPolicy
 
@@ -53,7 +56,7 @@ class Made(Protocol):
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """How it came to be; ``pooling`` where that is not "class"."""
+        """How it came to be; ``pooling`` where that is not "class", ``stain`` where crops were recoloured first."""
 
 
 class CellClassifier(Made, Protocol):
@@ -115,7 +118,7 @@ def check_made(made: Made, encoder: HasWeights, policy: CropPolicy, *, what: str
     made : Atlas or Probe
         What is to name the cells.
     encoder : Encoder, or anything with its ``name``, ``sha256`` and, where that is not "class", ``pooling``
-        What embedded the cells.
+        What embedded the cells; ``stain``, how their crops were recoloured first, if they were.
     policy : CropPolicy
         How they were cropped.
     what : str
@@ -124,7 +127,8 @@ def check_made(made: Made, encoder: HasWeights, policy: CropPolicy, *, what: str
     Raises
     ------
     AtlasError
-        If the encoder's weights, what was taken of its output, or the crop policy are not those of `made`.
+        If the encoder's weights, what was taken of its output, the crop policy, or how crops were recoloured are not
+        those of `made`.
     """
     title = f"{what.capitalize()} {made.name!r}"
     remedy = (
@@ -145,6 +149,13 @@ def check_made(made: Made, encoder: HasWeights, policy: CropPolicy, *, what: str
         theirs, own = policy.to_dict(), dict(made.policy)
         differ = [f"{key} {theirs.get(key)!r} is not {own[key]!r}" for key in own if theirs.get(key) != own[key]]
         raise AtlasError(f"{title} was built from other crops ({', '.join(differ) or 'another policy'}): {remedy}")
+    stain, own_stain = getattr(encoder, "stain", ""), str(made.info.get("stain", ""))
+    if own_stain not in (stain, REFERENCE_STAIN):
+        said = [f"recoloured by {one}" if one else "as they are" for one in (own_stain, stain)]
+        raise AtlasError(
+            f"{title} was built from crops {said[0]}, but those of the cells are {said[1]}: classify with "
+            f"`--adapt {own_stain or 'none'}`, or {remedy}"
+        )
 
 
 def load_classifier(path: str | Path) -> CellClassifier:

@@ -22,6 +22,7 @@ from napari_dinobloom.errors import AtlasError
 from napari_dinobloom.io.atomic import write_text
 from napari_dinobloom.io.tensors import read_tensors, write_tensors
 from napari_dinobloom.predict.abstention import below
+from napari_dinobloom.predict.atlas_file import check_info
 from napari_dinobloom.predict.calibration import Temperature
 from napari_dinobloom.predict.classifier import HasWeights, check_made
 from napari_dinobloom.predict.knn import KnnClassifier, finite_rows, neighbour_table
@@ -308,9 +309,10 @@ def _check_fit(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) ->
         raise AtlasError("weights or cells hold NaN or infinity")
     if np.any((tensors["y"] < 0) | (tensors["y"] >= c)) or np.any(tensors["confusion"] < 0):
         raise AtlasError("labels or confusion are out of range")
-    ranges = (0 <= about["threshold"] <= 1, about["distance_limit"] > 0, 0 < about["temperature"] < 1e6, about["C"] > 0)
-    if not all(ranges):
+    within = (0 <= about["threshold"] <= 1, 0 < about["distance_limit"] < np.inf, 0 < about["temperature"] < 1e6)
+    if not all(within) or not 0 < about["C"] < np.inf:
         raise AtlasError("threshold, distance limit, temperature or C in the header are out of range")
+    check_info(about["info"])
 
 
 def _assemble(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Probe:

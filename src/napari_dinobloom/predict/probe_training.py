@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dinobloom.predict.abstention import elsewhere, settle
+from napari_dinobloom.predict.abstention import settle, to_ask
 from napari_dinobloom.predict.atlas import Atlas
 from napari_dinobloom.predict.calibration import Temperature
 from napari_dinobloom.predict.knn import KnnClassifier
@@ -22,7 +22,7 @@ FOLDS = 5
 KEPT = 200
 """Training cells of a class that a probe holds; drawn evenly, seeded."""
 
-_CARRIED = ("pooling", "origin", "cells", "crop_version", "segment_version", "segmenter", "parts")
+_CARRIED = ("pooling", "stain", "origin", "cells", "crop_version", "segment_version", "segmenter", "parts")
 """What a probe says of the cells it was trained on."""
 
 
@@ -42,16 +42,17 @@ def train_probe(atlas: Atlas, *, name: str, C: float | None = None) -> Probe:
     -------
     Probe
         Trained on all cells. Temperature, threshold and confusion come from five folds over the held-out cells (over
-        all where none is held out), each named by a probe of all others; the cells of a picture stay together. As in
-        scikit-learn's ``CalibratedClassifierCV(ensemble=False)``, they are then used with the probe of all cells. A
-        class that only one picture shows is trained on and never measured: `info` names it under ``unmeasured``.
+        all where none of them can be asked, see `abstention.to_ask`), each named by a probe of all others; the cells of
+        a picture stay together. As in scikit-learn's ``CalibratedClassifierCV(ensemble=False)``, they are then used
+        with the probe of all cells. A class of which no such cell can be asked is trained on and never measured: `info`
+        names it under ``unmeasured``.
     """
     return drain(iter_train_probe(atlas, name=name, C=C))
 
 
 def iter_train_probe(atlas: Atlas, *, name: str, C: float | None = None) -> Steps[Probe]:
     """Twin of `train_probe` that yields `Progress` and returns its result."""
-    asked = np.flatnonzero((atlas.held_out if atlas.held_out.any() else True) & elsewhere(atlas.y, atlas.source))
+    asked = np.flatnonzero(to_ask(atlas.y, atlas.source, atlas.held_out))
     kept = _sample(atlas.y)
     nearest = KnnClassifier(k=NEAREST).fit(atlas.X[kept], atlas.y[kept], atlas.source[kept].tolist())
     distance = kth(nearest.kneighbors(atlas.X[asked], atlas.source[asked].tolist())[1])
@@ -103,11 +104,15 @@ def _iter_out_of_fold(atlas: Atlas, asked: NDArray[np.intp], C: float | None) ->
     y, pictures = atlas.y[asked], atlas.source[asked]
     most = min(FOLDS, len(np.unique(pictures)), int(np.unique(y, return_counts=True)[1].max()))
     p = np.zeros((len(asked), len(atlas.classes)), np.float32)
-    with warnings.catch_warnings():  # a class with fewer cells than folds is as it is
-        warnings.simplefilter("ignore", UserWarning)
-        folds = list(StratifiedGroupKFold(most, shuffle=True, random_state=0).split(y, y, pictures))
-    for number, (_, fold) in enumerate(folds):
-        yield Progress(number, FOLDS + 1, "training without a fold of the cells")
+    if most < 2:  # one picture, or one cell of each class
+        folds = [np.flatnonzero(pictures == picture) for picture in np.unique(pictures)]
+    else:
+        with warnings.catch_warnings():  # a class with fewer cells than folds is as it is
+            warnings.simplefilter("ignore", UserWarning)
+            found = StratifiedGroupKFold(most, shuffle=True, random_state=0).split(y, y, pictures)
+            folds = [fold for _, fold in found]
+    for number, fold in enumerate(folds):
+        yield Progress(min(number, FOLDS), FOLDS + 1, "training without a fold of the cells")
         train = ~np.isin(atlas.source, pictures[fold])
         known = np.unique(atlas.y[train])
         columns = np.isin(atlas.classes, known)

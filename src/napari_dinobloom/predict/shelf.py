@@ -40,6 +40,8 @@ class Shelved:
         Whose embeddings of which crops it can name.
     pooling : str
         What of the encoder's output it was made of.
+    stain : str
+        How crops were recoloured first; empty where they were not, ``reference`` where it meets either kind.
     cells : int
         Reference cells, or the cells that a probe was trained on.
     classes : tuple of str
@@ -59,6 +61,7 @@ class Shelved:
     encoder_sha256: str = ""
     policy_hash: str = ""
     pooling: str = ""
+    stain: str = ""
     cells: int = 0
     classes: tuple[str, ...] = ()
     hash: str = ""
@@ -96,7 +99,7 @@ def find(name_or_path: str | Path) -> Path:
         If there is none; the message lists what is on the shelf.
     """
     text = str(name_or_path)
-    if isinstance(name_or_path, Path) or text.endswith(ENDING) or any(mark in text for mark in {os.sep, "/"}):
+    if is_file(name_or_path):
         path = Path(text).expanduser()
         if not path.is_file():
             raise AtlasError(f"{path}: there is no such file")
@@ -109,6 +112,12 @@ def find(name_or_path: str | Path) -> Path:
             f"Name one of these, or a file.{lies}"
         )
     return names[text]
+
+
+def is_file(name_or_path: str | Path) -> bool:
+    """Whether `find` takes this for a file, be it there or not, and not for a name on the shelf."""
+    text = str(name_or_path)
+    return isinstance(name_or_path, Path) or text.endswith(ENDING) or any(mark in text for mark in {os.sep, "/"})
 
 
 def own_folder() -> Path:
@@ -175,6 +184,7 @@ def _shelved(
         encoder_sha256=about["encoder_sha256"],
         policy_hash=about["policy_hash"],
         pooling=str(about["info"].get("pooling", "class")),
+        stain=str(about["info"].get("stain", "")),
         cells=cells,
         classes=tuple(map(str, about["classes"])),
         hash=about["hash"],

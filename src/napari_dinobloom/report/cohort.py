@@ -35,7 +35,7 @@ class Prediction:
     shares : tuple of Share
         Probability of every group.
     out_of_fold : bool
-        Whether the models that say so were made without this patient, from others of the same study.
+        Whether this patient was used in training, and the models that say so were made without.
     """
 
     predicted: str
@@ -46,6 +46,12 @@ class Prediction:
     def probability(self) -> float | None:
         """That of the predicted group."""
         return next((share.attention for share in self.shares if share.group == self.predicted), None)
+
+    @property
+    def by_mean(self) -> Share | None:
+        """The group that mean pooling says, with its probability."""
+        known = [share for share in self.shares if share.mean is not None]
+        return max(known, key=lambda share: share.mean or 0.0, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +68,22 @@ class PatientModel:
         Row for row as the cell table, a column a group: 0 to 1 within the patient, NaN for a cell that took no part.
     notes : sequence of str
         What is to be known of the model, in words.
+    recommended : str
+        The model of `scores` that the validation recommends.
     """
 
     predictions: Mapping[str, Prediction]
     scores: pd.DataFrame
     attention: pd.DataFrame | None = None
     notes: Sequence[str] = ()
+    recommended: str = ""
+
+    @property
+    def pooling_recommended(self) -> bool:
+        """Whether mean pooling, and not the attention model whose group stands first, is to be used."""
+        from napari_dinobloom.predict.mil.model import MEAN
+
+        return self.recommended == MEAN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,6 +110,8 @@ class Cohort:
         Group of each patient, where somebody gave it.
     warnings : mapping
         Patient to sentences on slides that are unlike the reference, as `predict.novelty.slide_warning` gives them.
+    outdated : str
+        Why predicted groups are left out; empty where they are not.
     """
 
     data: ReportInput
@@ -105,6 +123,7 @@ class Cohort:
     model: PatientModel | None = None
     given: Mapping[str, str] = field(default_factory=dict)
     warnings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    outdated: str = ""
 
     @classmethod
     def of(
@@ -116,6 +135,7 @@ class Cohort:
         model: PatientModel | None = None,
         given: Mapping[str, str] | None = None,
         warnings: Mapping[str, Sequence[str]] | None = None,
+        outdated: str = "",
     ) -> Cohort:
         """Count and sort what a study says."""
         cells = data.sightings()
@@ -131,6 +151,7 @@ class Cohort:
             model=model,
             given=given or {},
             warnings=warnings or {},
+            outdated=outdated,
         )
 
     @property
@@ -159,7 +180,11 @@ class Cohort:
             data.obs[text(data.obs, "patient") == patient],
         )
         strange = [Caution("warning", "Unlike the reference", words, short="unlike the reference") for words in unlike]
-        return [*strange, *found]
+        return [*strange, *self.left_out(), *found]
+
+    def left_out(self) -> list[Caution]:
+        """Say that predicted groups are missing, where they do not hold any more."""
+        return [Caution("warning", "No predicted group", self.outdated)] if self.outdated else []
 
     def attention_of(self, patient: str) -> pd.DataFrame:
         """The patient's cells that took part in the prediction, by their ``attention`` for the predicted group.

@@ -81,7 +81,10 @@ def _context(cohort: Cohort, pages: Mapping[str, str]) -> dict[str, object]:
         "data": data,
         "legend": cohort.legend,
         "tiles": tiles(data),
-        "cautions": cautions(cells, cohort.groups, data.fields, data.problems, data.atlas, data.obs),
+        "cautions": [
+            *cohort.left_out(),
+            *cautions(cells, cohort.groups, data.fields, data.problems, data.atlas, data.obs),
+        ],
         "lines": [_line(cohort, patient, pages.get(patient, "")) for patient in cohort.patients],
         "counted_entries": counted_entries(data, cohort.legend),
         "maps": maps,

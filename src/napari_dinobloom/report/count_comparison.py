@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.explore.proportions import Z95, wilson
 from napari_dinobloom.report.counting import in_order
@@ -180,6 +181,21 @@ def _check_same_grain(lines: pd.DataFrame, manual: pd.DataFrame) -> None:
                 )
 
 
+def unclassified_note(compared: pd.DataFrame) -> str:
+    """Say what share of the study's cells is unclassified, which a count by hand has none of; "" for no such cell.
+
+    Parameters
+    ----------
+    compared : DataFrame
+        As `compare` returns it.
+    """
+    unnamed = int(compared.loc[compared["class"] == UNCLASSIFIED, "n"].sum())
+    if not unnamed:
+        return ""
+    share = unnamed / int(compared.drop_duplicates(list(WHERE))["counted"].sum())
+    return f"{100 * share:.1f} % of the study's cells are unclassified and make every class look smaller."
+
+
 def overall(compared: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
     """Judge each count as a whole.
 
@@ -232,14 +248,19 @@ def biases(compared: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row for a level and class: ``level class``, ``counts`` (counts by hand with this line), ``bias`` (mean of
-        study minus manual, percent points), ``sd``, ``agree_low agree_high`` (limits of agreement, bias and 1.96 sd;
-        Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8; NaN for one count), ``inside`` (share of counts within
-        Rümke's limits; about 0.95 is expected without bias from a study that counted many more cells).
+        One row for a level and class: ``level class``, ``counts`` (all counts by hand; outside the denominator those
+        with this line), ``bias`` (mean of study minus manual, percent points; 0 in a count where neither saw one),
+        ``sd``, ``agree_low agree_high`` (limits of agreement, bias and 1.96 sd; Bland and Altman 1986,
+        doi:10.1016/S0140-6736(86)90837-8; NaN for one count), ``inside`` (share of counts within Rümke's limits; about
+        0.95 is expected without bias from a study that counted many more cells).
     """
+    totals = compared.drop_duplicates(list(WHERE))["level"].value_counts().to_dict()
     rows = []
     for (level, name), part in compared.groupby(["level", "class"], sort=False):
-        mean, sd = float(part["bias"].mean()), float(part["bias"].std(ddof=1))
+        # where both counts saw none they agree; beside the denominator only what was counted by hand is compared
+        unseen = int(totals[level]) - len(part) if part["in_denominator"].any() else 0
+        bias = np.append(part["bias"].to_numpy(np.float64), np.zeros(unseen))
+        mean, sd = float(bias.mean()), float(bias.std(ddof=1)) if len(bias) > 1 else float("nan")
         agree = (mean - Z95 * sd, mean + Z95 * sd)
-        rows.append((level, name, len(part), mean, sd, *agree, float(part["inside"].mean())))
+        rows.append((level, name, len(bias), mean, sd, *agree, float((part["inside"].sum() + unseen) / len(bias))))
     return pd.DataFrame(rows, columns=["level", "class", "counts", "bias", "sd", "agree_low", "agree_high", "inside"])

@@ -186,19 +186,20 @@ def summary(
         ``counted`` (in the denominator), ``unclassified`` (of these, not named), ``labelled`` (of these, named by a
         person), one column for each of `REASONS` (cells not counted, by the first reason that applies; these and
         ``counted`` add up to ``cells``), ``erythroblasts_per_100`` and ``smudge_per_100`` with ``_low`` and ``_high``
-        (per 100 counted cells; the first NaN in marrow, where erythroblasts count), ``myeloid erythroid me_ratio
+        (per 100 counted cells; NaN where they count themselves, as erythroblasts in marrow, or are left out by the
+        scheme), ``myeloid erythroid me_ratio
         me_low me_high`` (marrow; ratio NaN in blood), ``note``.
     """
     _check_levels(by)
     counted = counting(table, specimen=specimen, scheme=scheme, cells=cells)
     note = REVIEWED_NOTE if cells == "reviewed" else ""
     rows = [
-        {"level": level, "patient": patient, "slide": slide, **_totals(part, specimen, note)}
+        {"level": level, "patient": patient, "slide": slide, **_totals(part, specimen, scheme, note)}
         for level, patient, slide, part in _groups(table_of(table), counted, by)
     ]
     if rows:
         return pd.DataFrame(rows)
-    empty = {"level": "", "patient": "", "slide": "", **_totals(counted, specimen, note)}
+    empty = {"level": "", "patient": "", "slide": "", **_totals(counted, specimen, scheme, note)}
     return pd.DataFrame([empty]).iloc[:0]
 
 
@@ -329,13 +330,13 @@ def _corrected(cells: pd.DataFrame, plan: _Plan, confusion: pd.DataFrame | None)
     return wide
 
 
-def _totals(cells: pd.DataFrame, specimen: Specimen, note: str) -> dict[str, Any]:
+def _totals(cells: pd.DataFrame, specimen: Specimen, scheme: Scheme | None, note: str) -> dict[str, Any]:
     """Counts of one slide or patient for `summary`."""
     inside = cells[cells["reason"] == ""]
     total = len(inside)
     beside = cells.loc[cells["reason"] == PER_100, "class"]
-    erythroid_beside = beside.map(lambda name: describe(name).group) == "erythroid"
-    erythroblasts = int(erythroid_beside.sum()) if specimen == "blood" else None
+    erythroblasts = int((beside.map(lambda name: describe(name).group) == "erythroid").sum())
+    smudges = int((beside == SMUDGE).sum())
     row: dict[str, Any] = {
         "cells": len(cells),
         "counted": total,
@@ -343,8 +344,12 @@ def _totals(cells: pd.DataFrame, specimen: Specimen, note: str) -> dict[str, Any
         "labelled": int(inside["known"].sum()),
         **{reason: int((cells["reason"] == reason).sum()) for reason in REASONS},
     }
-    for name, count in (("erythroblasts_per_100", erythroblasts), ("smudge_per_100", int((beside == SMUDGE).sum()))):
-        ratio = (np.nan, np.nan, np.nan) if count is None or total == 0 else ratio_interval(count, total)
+    for name, of, count in (
+        ("erythroblasts_per_100", "erythroblast", erythroblasts),
+        ("smudge_per_100", SMUDGE, smudges),
+    ):
+        given = total > 0 and class_reason(of, specimen, scheme) == PER_100
+        ratio = ratio_interval(count, total) if given else (np.nan, np.nan, np.nan)
         for ending, value in zip(("", "_low", "_high"), ratio, strict=True):
             row[name + ending] = 100 * value
     whole = cells.loc[cells["reason"].isin(["", PER_100] if specimen == "marrow" else [""]), "class"]

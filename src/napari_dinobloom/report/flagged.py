@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from napari_dinobloom.cells.taxonomy import BLASTS, CLINICALLY_CRITICAL, UNCLASSIFIED, describe
+from napari_dinobloom.cells.taxonomy import LOOKED_AT, UNCLASSIFIED, describe
 from napari_dinobloom.report.counting import flag, text
 from napari_dinobloom.report.gallery import Crops, Portrait, portraits
 from napari_dinobloom.report.legend import Legend
 from napari_dinobloom.report.sightings import BY_CLASS
 
 SHOWN = 16
-CRITICAL = frozenset({*CLINICALLY_CRITICAL, *BLASTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +64,12 @@ def _reasons(
     """Title, explanation, cells in order and a note for each, of every reason."""
     by_hand = cells["by_hand"].to_numpy(dtype=bool)
     nearest, distance = cells["nearest"].to_numpy(dtype=str), cells["distance"].to_numpy(dtype=float)
-    critical = cells[cells["shown"].isin(CRITICAL) | np.isin(nearest, list(CRITICAL))]
+    critical = cells[cells["shown"].isin(LOOKED_AT) | np.isin(nearest, LOOKED_AT)]
     ordered = critical.sort_values("confidence", ascending=False, kind="stable", na_position="first")
     yield (
         "Of a class that must not be missed",
-        "Blasts, atypical lymphocytes and plasma cells, and cells that are nearest to one.",
+        "Blasts, bilobed promyelocytes and faggot cells; atypical and immature lymphocytes, hairy and plasma cells; "
+        "and cells that are nearest to one.",
         ordered,
         [""] * len(ordered),
     )

@@ -215,14 +215,14 @@ def counted_entries(data: ReportInput, legend: Legend) -> list[Entry]:
 
 
 def tiles(data: ReportInput) -> list[tuple[str, int]]:
-    """The numbers that stand first."""
+    """The numbers that stand first; a cell that a person deleted was none."""
     summary = data.summary[data.summary["level"] == "patient"]
     used = [f for f in data.fields if f.status != "failed"]
     return [
         ("Patients", len({f.patient for f in used})),
         ("Slides", len({(f.patient, f.slide) for f in used})),
         ("Fields", len(used)),
-        ("Cells found", int(summary["cells"].sum())),
+        ("Cells found", int((summary["cells"] - summary["deleted"]).sum())),
         ("Cells counted", int(summary["counted"].sum())),
         ("Unclassified", int(summary["unclassified"].sum())),
     ]

@@ -85,6 +85,11 @@ class Group:
     figure: BarFigure
     ratio: tuple[float | None, float | None, float | None]
 
+    @property
+    def no_erythroid(self) -> bool:
+        """Whether the ratio is infinite, as no erythroid cell was counted."""
+        return self.ratio[0] is not None and math.isinf(self.ratio[0])
+
 
 def groups(differential: pd.DataFrame, summary: pd.DataFrame, legend: Legend) -> list[Group]:
     """The differential as the report prints it, one entry for each patient and each slide.

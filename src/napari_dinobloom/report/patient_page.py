@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
@@ -19,6 +18,7 @@ from napari_dinobloom.report.counting import flag, text
 from napari_dinobloom.report.figures import map_figure
 from napari_dinobloom.report.flagged import flags, limit_of
 from napari_dinobloom.report.gallery import Portrait, iter_galleries, portraits
+from napari_dinobloom.report.legend import Legend
 from napari_dinobloom.report.page import facts, own_script, write_page
 
 SHOWN = 16
@@ -78,13 +78,11 @@ def write_patient_page(cohort: Cohort, patient: str, path: str | Path) -> Path:
 def _context(cohort: Cohort, patient: str) -> dict[str, object]:
     """What the template draws."""
     data, legend = cohort.data, cohort.legend
-    cells = cohort.cells[cohort.cells["patient"] == patient]
+    mine = cohort.cells["patient"] == patient
+    cells = cohort.cells[mine]
     whole, slides = cohort.groups_of(patient)
     fields = [record for record in data.fields if record.patient == patient]
-    mine = np.zeros(len(data.obs), dtype=bool)
-    mine[cells["row"].to_numpy(dtype=int)] = True
-    shown = np.full(len(data.obs), UNCLASSIFIED, dtype=object)
-    shown[cohort.cells["row"].to_numpy(dtype=int)] = cohort.cells["shown"].to_numpy(dtype=object)
+    placed = data.coordinates[cohort.cells["row"].to_numpy(dtype=int)]
     top, bottom = _attended(cohort, patient)
     return {
         "data": data,
@@ -94,9 +92,9 @@ def _context(cohort: Cohort, patient: str) -> dict[str, object]:
         "cautions": cohort.cautions_of(patient),
         "whole": whole,
         "slides": slides,
-        "notes": _notes(data.differential, patient),
+        "notes": _notes(data.differential, patient, legend),
         "flags": flags(cells, data.obs, limit_of(data.atlas), cohort.crops, legend),
-        "map": map_figure(data.coordinates, pd.Series(shown), legend, among=mine),
+        "map": map_figure(placed, cohort.cells["shown"], legend, among=mine.to_numpy(bool)),
         "galleries": iter_galleries(cells, cohort.crops, legend, most=SHOWN),
         "gallery_size": SHOWN,
         "model": cohort.model,
@@ -137,10 +135,14 @@ def _tiles(fields: Sequence[object], cells: pd.DataFrame) -> list[tuple[str, int
     ]
 
 
-def _notes(differential: pd.DataFrame, patient: str) -> list[str]:
-    """Notes of the patient's differential, each once."""
+def _notes(differential: pd.DataFrame, patient: str, legend: Legend) -> list[str]:
+    """Notes of the patient's differential, each once; of which lines where not of all."""
     own = differential[(differential["level"] == "patient") & (differential["patient"] == patient)]
-    return sorted({note for line in own["note"] for note in str(line).split("; ") if note})
+    lines: dict[str, list[str]] = {}
+    for name, said in zip(own["class"].astype(str), own["note"].astype(str), strict=True):
+        for note in filter(None, said.split("; ")):
+            lines.setdefault(note, []).append(legend[name].title)
+    return [note if len(of) == len(own) else f"{', '.join(of)}: {note}" for note, of in sorted(lines.items())]
 
 
 def _attended(cohort: Cohort, patient: str) -> tuple[list[Portrait], list[Portrait]]:

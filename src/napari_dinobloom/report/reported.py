@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
+from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe
 from napari_dinobloom.report.counting import Selection, Specimen
 from napari_dinobloom.report.fields import Fields
 from napari_dinobloom.report.legend import Legend
@@ -141,6 +141,20 @@ class ReportInput:
     def sightings(self) -> pd.DataFrame:
         """The cells as `sightings` gives them, their reasons those of the differential."""
         return sightings(self.obs, self.specimen, scheme=self.scheme, cells=self.selection)
+
+    def beside(self) -> list[str]:
+        """Titles of the lines that are given per 100 counted cells."""
+        lines = self.differential
+        return [self._title(str(name)) for name in lines.loc[~lines["in_denominator"].astype(bool), "class"].unique()]
+
+    def left_out(self) -> list[str]:
+        """Titles of the lines that the scheme leaves out."""
+        return [line.title for line in self.scheme.classes if line.count == "excluded"] if self.scheme else []
+
+    def _title(self, name: str) -> str:
+        """What readers call a line."""
+        line = None if self.scheme is None else self.scheme.line(name)
+        return describe(name).title if line is None else line.title
 
     def facts(self, *, brief: bool = False) -> Facts:
         """The chapter on method: title and rows of each table, empty ones left out.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Progress, Steps
-from napari_dinobloom.ui import jobs, redraw, workers
-from napari_dinobloom.ui.correction import Correction, why_closed
-from napari_dinobloom.ui.session import Session, viewer_of
+from napari_dinobloom.ui import study_job, workers
+from napari_dinobloom.ui.correction import why_closed
+from napari_dinobloom.ui.jobs import start_job
+from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
-
-T = TypeVar("T")
 
 
 def why_not(session: Session) -> str:
@@ -33,7 +32,7 @@ def start_classify(session: Session, **asked: Any) -> workers.StepsWorker | None
     Parameters
     ----------
     session : Session
-        Its revision grows when the cells have their names.
+        Its revision grows when the job ends, whatever came of it.
     **asked
         Settings of the run, such as ``atlas``; see `napari_dinobloom.pipeline.settings.RunSettings`.
 
@@ -44,14 +43,10 @@ def start_classify(session: Session, **asked: Any) -> workers.StepsWorker | None
     """
     from napari_dinobloom.pipeline.driver import iter_outcome
 
-    def named(_outcome: Any) -> None:
-        refresh_cells(session)
-
-    return start_job(
+    return study_job.start_until(
         session,
         text("job.classify"),
         lambda study: iter_outcome([], study, until="classify", **asked),
-        named,
         done=text("classify.done"),
     )
 
@@ -78,63 +73,6 @@ def start_next(session: Session, count: int) -> workers.StepsWorker | None:
         session.message = text("classify.next_done", count=len(cells)) if cells else text("classify.next_none")
 
     return start_job(session, text("job.next"), lambda study: _iter_next(study, count), chosen)
-
-
-def start_job(
-    session: Session,
-    title: str,
-    steps: Callable[[Study], Steps[T]],
-    then: Callable[[T], object],
-    *,
-    done: str = "",
-) -> workers.StepsWorker | None:
-    """Run a job on the open study in a second thread.
-
-    Parameters
-    ----------
-    session : Session
-        Its job, progress and message are set.
-    title : str
-        What the job does, for people.
-    steps : callable
-        Makes the generator of the study.
-    then : callable
-        Gets the result on the main thread, if the study is still the open one.
-    done : str
-        Message when it is done; else `then` says what is to be said.
-
-    Returns
-    -------
-    StepsWorker or None
-        None when another job is under way, which is said, or no study is open.
-    """
-    study = session.study
-    if study is None:
-        return None
-
-    def end(outcome: workers.Outcome[T]) -> None:
-        if session.study is not study:
-            return
-        if outcome.error is not None:
-            session.message = text("status.failed", message=outcome.error)
-        elif outcome.status == "cancelled":
-            session.message = text("status.stopped")
-        else:
-            session.message = done
-            then(outcome.result)  # type: ignore[arg-type]
-
-    return workers.start(session, title, steps, study, on_end=end)
-
-
-def refresh_cells(session: Session) -> None:
-    """Show in layers, counts and all windows what a job has written of the cells."""
-    study = session.study
-    if study is None:
-        return
-    for layer in Correction(viewer_of(session), session).cell_layers():
-        redraw.update(layer, study)
-    session.revision += 1
-    jobs.recount(session)
 
 
 def label_counts(study: Study) -> dict[str, int]:

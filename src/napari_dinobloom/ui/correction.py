@@ -64,12 +64,7 @@ class Correction:
 
     def cell_layers(self) -> list[Labels]:
         """The cell layers of the session's study, the topmost first."""
-        study = self._session.study
-        if study is None or self._viewer is None:
-            return []
-        marks = {"role": "cells", "study": str(study.path)}
-        found = [layer for layer in reversed(self._viewer.layers) if marks.items() <= tag(layer).items()]
-        return [getattr(layer, "__wrapped__", layer) for layer in found]
+        return redraw.cell_layers(self._viewer, self._session.study)
 
     def place(self, position: Sequence[float]) -> tuple[Labels, str, npt.NDArray[np.float64]] | None:
         """The cell layer under a point of the world, the field there, and (y, x) in its pixels; None beside all."""

@@ -11,7 +11,7 @@ from typing import Any
 from napari_dinobloom.encoders.spec import EncoderSpec
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.ui import classifying, study_job, workers
+from napari_dinobloom.ui import study_job, workers
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
 
@@ -89,7 +89,7 @@ def why_not(session: Session, choice: Choice | None, accepted: bool) -> str:
     if choice is None:
         return text("embed.why.no_encoder")
     if not choice.here:
-        return text("embed.why.absent", name=choice.name)
+        return text("embed.why.absent" if choice.spec is not None else "embed.why.gone", name=choice.name)
     if not choice.accepted and not accepted:
         return text("embed.why.terms")
     return choice.problem
@@ -102,7 +102,7 @@ def why_not_fetch(session: Session, choice: Choice | None, accepted: bool) -> st
     if session.job is not None:
         return text("run.why.busy", job=session.job.title)
     if choice is None or choice.spec is None:
-        return text("embed.why.file")
+        return text("embed.why.file") if choice is None or choice.here else text("embed.why.gone", name=choice.name)
     if choice.here and not choice.problem:
         return text("embed.why.here")
     if choice.by_hand:
@@ -118,7 +118,7 @@ def start_embed(session: Session, choice: Choice, **asked: Any) -> workers.Steps
     Parameters
     ----------
     session : Session
-        Its revisions grow when the cells are embedded.
+        Its revisions grow when the job ends, whatever came of it.
     choice : Choice
         The encoder; its terms are taken for accepted.
     **asked
@@ -135,12 +135,8 @@ def start_embed(session: Session, choice: Choice, **asked: Any) -> workers.Steps
     if not choice.accepted:
         accept(choice.name)
 
-    def embedded(_outcome: Any) -> None:
-        classifying.refresh_cells(session)
-        session.gates_revision += 1
-
     steps = partial(_outcome_of, iter_outcome, {"encoder": choice.name, **asked})
-    return classifying.start_job(session, text("job.embed"), steps, embedded, done=text("embed.done"))
+    return study_job.start_until(session, text("job.embed"), steps, done=text("embed.done"))
 
 
 def start_fetch(session: Session, choice: Choice, then: Callable[[], object]) -> workers.StepsWorker | None:

@@ -1,4 +1,4 @@
-"""The jobs that widgets start: today the whole way for the smear in one image layer.
+"""The jobs that widgets start: any on the open study, and the whole way for the smear in one image layer.
 
 A job belongs to the viewer and its session, not to the widget that started it: close the widget and the cells still
 appear.
@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from napari.layers import Image
@@ -23,10 +23,12 @@ from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Steps
 from napari_dinobloom.report.counting import Specimen
-from napari_dinobloom.ui import layers, workers
+from napari_dinobloom.ui import layers, redraw, workers
 from napari_dinobloom.ui.images import SmearImage, iter_inputs, smear_image
-from napari_dinobloom.ui.session import Session
+from napari_dinobloom.ui.session import Session, viewer_of
 from napari_dinobloom.ui.texts import text
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,69 @@ class SmearResult:
     summary: pd.DataFrame
     specimen: Specimen
     problems: list[str]
+
+
+def start_job(
+    session: Session,
+    title: str,
+    steps: Callable[[Study], Steps[T]],
+    then: Callable[[T], object],
+    *,
+    done: str = "",
+    ended: Callable[[], object] | None = None,
+) -> workers.StepsWorker | None:
+    """Run a job on the open study in a second thread.
+
+    Parameters
+    ----------
+    session : Session
+        Its job, progress and message are set.
+    title : str
+        What the job does, for people.
+    steps : callable
+        Makes the generator of the study.
+    then : callable
+        Gets the result on the main thread, if the study is still the open one.
+    done : str
+        Message when it is done; else `then` says what is to be said.
+    ended : callable, optional
+        Called before `then`, and also of a job that failed or was cancelled, which may have changed the study.
+
+    Returns
+    -------
+    StepsWorker or None
+        None when another job is under way, which is said, or no study is open.
+    """
+    study = session.study
+    if study is None:
+        return None
+
+    def end(outcome: workers.Outcome[T]) -> None:
+        if session.study is not study:
+            return
+        if outcome.error is not None:
+            session.message = text("status.failed", message=outcome.error)
+        elif outcome.status == "cancelled":
+            session.message = text("status.stopped")
+        else:
+            session.message = done
+        if ended is not None:
+            ended()
+        if outcome.status == "done":
+            then(outcome.result)  # type: ignore[arg-type]
+
+    return workers.start(session, title, steps, study, on_end=end)
+
+
+def refresh_cells(session: Session) -> None:
+    """Show in layers, counts and all windows what a job has written of the cells."""
+    study = session.study
+    if study is None:
+        return
+    for layer in redraw.cell_layers(viewer_of(session), study):
+        redraw.update(layer, study)
+    session.revision += 1
+    recount(session)
 
 
 def start_run(viewer: Any, session: Session, layer: Image, settings: SmearSettings) -> workers.StepsWorker | None:
@@ -213,7 +278,7 @@ def _count(study: Study, specimen: Specimen) -> tuple[pd.DataFrame, pd.DataFrame
     from napari_dinobloom.pipeline.results import count_cells
     from napari_dinobloom.pipeline.settings import resolve
 
-    return count_cells(study.cells, resolve(study.settings, {"specimen": specimen}), by=("slide",))
+    return count_cells(study.cells, resolve(study.settings, {"specimen": specimen}), study.path, by=("slide",))
 
 
 def recount(session: Session) -> None:

@@ -22,8 +22,8 @@ from napari_dinobloom.cells.taxonomy import describe
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.celltable import split_cell_id
 from napari_dinobloom.io.study import Study
+from napari_dinobloom.pipeline.results import scheme_of
 from napari_dinobloom.report.counting import Specimen, counting
-from napari_dinobloom.report.schemes import load_scheme
 from napari_dinobloom.ui.images import TAG, tag
 from napari_dinobloom.ui.texts import text
 
@@ -202,9 +202,9 @@ def cell_rows(study: Study, fields: Sequence[str], specimen: Specimen = "blood")
 
 def _counted_as(study: Study) -> dict[str, Any]:
     """Scheme and selection of the study's differential; none where the scheme's file went away after the run."""
-    name, scheme = str(study.settings.get("scheme", "none")), None
+    scheme = None
     with suppress(InputError):
-        scheme = None if name == "none" else load_scheme(name)
+        scheme = scheme_of(str(study.settings.get("scheme", "none")), study.path)
     return {"scheme": scheme, "cells": study.settings.get("count", "all")}
 
 

@@ -21,9 +21,12 @@ class Lookup(QObject):
     ----------
     found : Signal
         The answer to the last question.
+    failed : Signal
+        There is no answer to the last question.
     """
 
     found = Signal(object)
+    failed = Signal()
 
     def __init__(self, answer: Callable[[Any], Any], parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -62,5 +65,7 @@ class Lookup(QObject):
     def _fail(self, _error: Exception) -> None:
         """There is no answer; a question that came in the meantime is asked."""
         self._worker = None
-        if self._asked is not self._at_work:
+        if self._asked is self._at_work:
+            self.failed.emit()
+        else:
             self.ask(self._asked)

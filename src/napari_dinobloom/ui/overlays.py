@@ -14,7 +14,7 @@ from napari_dinobloom.encoders.overlay import paint
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Progress, Steps
-from napari_dinobloom.ui import classifying, layers, workers
+from napari_dinobloom.ui import jobs, layers, workers
 from napari_dinobloom.ui.correction import Correction
 from napari_dinobloom.ui.images import TAG, tag
 from napari_dinobloom.ui.previews import crops_of
@@ -89,7 +89,7 @@ def start_patches(
         None when another job is under way, which is said, or no study is open.
     """
     chosen = list(cells)[:MOST]
-    return classifying.start_job(
+    return jobs.start_job(
         session,
         text("job.patches"),
         lambda study: _iter_patches(study, chosen, asked),

@@ -12,14 +12,14 @@ import pandas as pd
 from napari.utils.notifications import show_warning
 
 from napari_dinobloom.errors import DinoBloomError
-from napari_dinobloom.explore.gate_axes import ATTENTION
+from napari_dinobloom.explore.cell_attention import attention_of
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline.patient_groups import groups_of, keep_groups
 from napari_dinobloom.predict.mil.bags import FEW
 from napari_dinobloom.progress import Progress, Steps
 from napari_dinobloom.ui import workers
-from napari_dinobloom.ui.classifying import refresh_cells, start_job
 from napari_dinobloom.ui.correction import why_closed
+from napari_dinobloom.ui.jobs import refresh_cells, start_job
 from napari_dinobloom.ui.optimisers import leave_triton_out
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
@@ -44,28 +44,46 @@ class Cohort:
         self._session = session
         self._study: Study | None = None
         self._groups: dict[str, str] = {}
+        self._unread = ""
         self._result: PatientResult | None = None
         session.events.job.connect(self._on_job)
+        session.events.study.connect(self._forget)
 
     def _on_job(self, job: object) -> None:
         """A job has ended, which may have left another result."""
         if job is None:
-            self._study = None
+            self._forget()
+
+    def _forget(self, _event: object = None) -> None:
+        """Have all read anew when it is asked for."""
+        self._study, self._groups, self._unread, self._result = None, {}, "", None
 
     def _read(self) -> None:
         """Read groups and result of the study that is open, once; what cannot be read is said."""
         study = self._session.study
-        if study is self._study:
+        if study is None or study is self._study:
             return
-        self._study, self._groups, self._result = study, {}, None
-        if study is None:
-            return
+        self._study = study
+        self._read_groups(study)
+        if self._unread:
+            show_warning(self._unread)
+        self._read_result(study)
+
+    def _read_groups(self, study: Study) -> None:
+        """Read the groups, or keep in mind why they cannot be read."""
+        try:
+            self._groups, self._unread = groups_of(study), ""
+        except DinoBloomError as error:
+            self._groups, self._unread = {}, text("patients.why.groups_unread", problem=error)
+
+    def _read_result(self, study: Study) -> None:
+        """Read what was trained or applied last."""
         from napari_dinobloom.pipeline.patients import patient_result
 
         try:
-            self._groups = groups_of(study)
             self._result = patient_result(study)
         except DinoBloomError as error:
+            self._result = None
             show_warning(str(error))
 
     @property
@@ -79,6 +97,16 @@ class Cohort:
         """What was trained or applied last."""
         self._read()
         return self._result
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the result was made with other embeddings or cells than the study has now."""
+        result, study = self.result, self._session.study
+        if study is None or result is None:
+            return False
+        from napari_dinobloom.pipeline.patients import fits
+
+        return not fits(study, result)
 
     def cells(self) -> pd.Series[int]:
         """Cells of each patient that count, sorted by patient."""
@@ -135,6 +163,11 @@ class Cohort:
             return text("patients.why.no_study")
         if why := why_closed(self._session):
             return why
+        self._read()
+        if self._unread:
+            self._read_groups(study)  # it may have been repaired meanwhile
+        if self._unread:
+            return self._unread
         return "" if study.cells.n_obs else text("patients.why.no_cells")
 
     def why_not_train(self) -> str:
@@ -152,11 +185,15 @@ class Cohort:
     def put(self, groups: Mapping[str, str]) -> bool:
         """Give patients a known group, an empty one for none; kept in the study at once. Whether it was done."""
         study = self._session.study
-        if study is None or self.why_closed():
-            show_warning(text("patients.read_only", why=self.why_closed()))
+        if study is not None and not why_closed(self._session):
+            self._read()
+            self._read_groups(study)  # never write over what another program wrote there
+        why = self.why_closed()
+        if study is None or why:
+            show_warning(text("patients.read_only", why=why))
             return False
         try:
-            self._groups = keep_groups(study, self.groups | dict(groups))
+            self._groups = keep_groups(study, self._groups | dict(groups))
         except DinoBloomError as error:
             show_warning(str(error))
             return False
@@ -174,8 +211,9 @@ class Cohort:
         return self._start(text("job.apply_patients"), lambda study: iter_apply_patients(study, model))
 
     def _start(self, title: str, steps: Callable[[Study], Steps[Any]]) -> workers.StepsWorker | None:
+        session = self._session
         return start_job(
-            self._session, title, steps, lambda _result: refresh_cells(self._session), done=text("patients.done")
+            session, title, steps, lambda _: None, done=text("patients.done"), ended=lambda: refresh_cells(session)
         )
 
     def attended(self, patient: str, group: str, count: int, *, top: bool = True) -> list[str]:
@@ -183,9 +221,11 @@ class Cohort:
 
         Cells that took no part are left out, and so are those deleted or excluded since.
         """
-        study = self._session.study
-        attention = None if study is None else study.cells.obsm.get(ATTENTION)
-        if study is None or not isinstance(attention, pd.DataFrame) or group not in attention:
+        study, result = self._session.study, self.result
+        if study is None or result is None:
+            return []
+        attention = attention_of(study.cells, result.model.name)
+        if attention is None or group not in attention:
             return []
         obs, values = study.cells.obs, attention[group].to_numpy(np.float64)
         there = (obs["patient"].astype(str) == patient) & ~obs["deleted"] & ~obs["excluded"] & np.isfinite(values)

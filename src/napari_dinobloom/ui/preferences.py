@@ -10,6 +10,8 @@ import os
 import sys
 from dataclasses import dataclass
 
+import psutil
+
 from napari_dinobloom.encoders.library import CACHE_VARIABLE
 from napari_dinobloom.io.download import OFFLINE_VARIABLE
 
@@ -19,7 +21,7 @@ THREADS_VARIABLE = "OMP_NUM_THREADS"
 _ours: dict[str, str] = {}
 """Environment variables of this process that the page set, and to what."""
 _threads: list[int] = []
-"""Threads that torch took before the page said otherwise."""
+"""Threads that torch takes by itself: one for each core where it was loaded under a number of the page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,14 +62,21 @@ def apply() -> Preferences:
     chosen = preferences()
     _set(CACHE_VARIABLE, chosen.cache_folder)
     _set(OFFLINE_VARIABLE, "1" if chosen.offline else "")
+    ours = THREADS_VARIABLE in _ours  # then torch may have been loaded with the number of the page
     _set(THREADS_VARIABLE, str(chosen.threads or ""))  # for a torch that is yet to be loaded
-    if "torch" in sys.modules and (chosen.threads or _threads):
+    if "torch" in sys.modules and (chosen.threads or _threads or ours):
         import torch
 
         if not _threads:
-            _threads.append(torch.get_num_threads())
+            _threads.append(_cores() if ours else torch.get_num_threads())
         torch.set_num_threads(chosen.threads or _threads.pop())
     return chosen
+
+
+def _cores() -> int:
+    """Cores that this process may use: the threads of a torch that nobody told otherwise."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or allowed, allowed)
 
 
 def _set(name: str, value: str) -> None:

@@ -35,32 +35,39 @@ class Recent:
 
 
 def recent() -> list[Recent]:
-    """List the studies that were open last, the latest first; none where the file is damaged."""
-    return [Recent(path, not (path / NAME).is_file()) for path in _read()]
+    """List the studies that were open last, and look whether they are there, which may take long: in a second thread.
+
+    Returns
+    -------
+    list of Recent
+        The latest first; none where the file is damaged.
+    """
+    return [Recent(path, not (path / NAME).is_file()) for path in remembered()]
 
 
-def remember(path: Path) -> None:
-    """Put a study first on the list; a home that cannot be written is no reason to fail."""
-    path = Path(path).absolute()
-    _write([path, *(other for other in _read() if other != path)][:MOST])
-
-
-def forget(*paths: Path) -> None:
-    """Take studies off the list."""
-    _write([other for other in _read() if other not in paths])
-
-
-def _file() -> Path:
-    return home() / "recent.json"
-
-
-def _read() -> list[Path]:
+def remembered() -> list[Path]:
+    """Folders of the studies that were open last, the latest first; nobody looks whether they are there."""
     try:
         stored = json.loads(_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     named = stored if isinstance(stored, list) else []
     return [Path(one) for one in named if isinstance(one, str) and one]
+
+
+def remember(path: Path) -> None:
+    """Put a study first on the list; a home that cannot be written is no reason to fail."""
+    path = Path(path).absolute()
+    _write([path, *(other for other in remembered() if other != path)][:MOST])
+
+
+def forget(*paths: Path) -> None:
+    """Take studies off the list."""
+    _write([other for other in remembered() if other not in paths])
+
+
+def _file() -> Path:
+    return home() / "recent.json"
 
 
 def _write(paths: Sequence[Path]) -> None:

@@ -6,6 +6,7 @@ napari needs 0.3 s to take a whole new label image of 4096 x 4096; a window of a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from napari.layers import Labels
@@ -20,6 +21,15 @@ Box = tuple[int, ...]
 
 UNDO_KEYS = ("Control-Z", "Control-Shift-Z")
 """Keys with which napari takes back what was painted in a layer."""
+
+
+def cell_layers(viewer: Any, study: Study | None) -> list[Labels]:
+    """The cell layers of a study in a viewer, the topmost first; none without study or viewer."""
+    if study is None or viewer is None:
+        return []
+    marks = {"role": "cells", "study": str(study.path)}
+    found = [layer for layer in reversed(viewer.layers) if marks.items() <= tag(layer).items()]
+    return [getattr(layer, "__wrapped__", layer) for layer in found]
 
 
 def update(layer: Labels, study: Study, touched: Iterable[str] = ()) -> None:

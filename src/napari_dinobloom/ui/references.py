@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dinobloom.io.study import Study
+from napari_dinobloom.predict.classifier import REFERENCE_STAIN
 from napari_dinobloom.ui.texts import text
 
 if TYPE_CHECKING:
@@ -73,6 +74,15 @@ def offered(study: Study | None, files: Sequence[Path] = ()) -> list[Reference]:
     return sorted((_reference(one, asked, study) for one, asked in found), key=lambda one: bool(one.why))
 
 
+def last_used(study: Study) -> Path | str:
+    """What a study was named by last, or would be: a name, or the file of the one that comes with its encoder."""
+    from napari_dinobloom.pipeline.settings import resolve
+    from napari_dinobloom.predict.shelf import bundled_file
+
+    settings = resolve(study.settings, {})
+    return bundled_file(settings.encoder, _policy_of(study)) or "" if settings.atlas == "auto" else settings.atlas
+
+
 def _reference(one: Shelved, asked: str, study: Study | None) -> Reference:
     """One line of the list."""
     why = one.problem or ("" if study is None else _why_not(one, study))
@@ -92,6 +102,8 @@ def _why_not(one: Shelved, study: Study) -> str:
         return text("classify.refused.encoder", encoder=one.encoder, sha256=one.encoder_sha256[:8])
     if one.pooling != study.cells.uns["dinobloom"].get("pooling", "class"):
         return text("classify.refused.pooling", pooling=one.pooling)
+    if one.stain not in (study.cells.uns["dinobloom"].get("stain", ""), REFERENCE_STAIN):
+        return text("classify.refused.stain")
     return "" if one.policy_hash == _policy_of(study).hash else text("classify.refused.crops")
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from napari.utils.notifications import show_info
 
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.io.atomic import disk_errors
 from napari_dinobloom.io.labelimage import write_label_tiff
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Progress, Steps
 from napari_dinobloom.report.counting import Specimen
-from napari_dinobloom.ui import classifying, study_job, workers
+from napari_dinobloom.ui import jobs, study_job, workers
+from napari_dinobloom.ui.images import STUDY_SUFFIX
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
 
@@ -97,7 +101,7 @@ def start_write(session: Session, specimen: Specimen, pages: Pages) -> workers.S
     Parameters
     ----------
     session : Session
-        Its revision grows when they are written.
+        Its revision grows when the job ends, whatever came of it.
     specimen : {"blood", "marrow"}
         What was smeared.
     pages : Pages
@@ -110,23 +114,22 @@ def start_write(session: Session, specimen: Specimen, pages: Pages) -> workers.S
     """
 
     def done(problems: Sequence[tuple[str, str]]) -> None:
-        classifying.refresh_cells(session)
         lines = [f"{name}: {problem}" for name, problem in problems[:3]]
         session.message = "\n".join([text("report.done"), *lines])
 
-    return classifying.start_job(session, text("job.report"), lambda study: _iter_write(study, specimen, pages), done)
+    return study_job.start_until(
+        session, text("job.report"), lambda study: _iter_write(study, specimen, pages), then=done
+    )
 
 
 def start_export(session: Session, folder: Path, wanted: Sequence[str]) -> workers.StepsWorker | None:
-    """Write tables, outlines or label images of the open study, as it is now, into a folder."""
+    """Write tables, outlines or label images of the open study, as it is now, into a new folder in `folder`."""
 
-    def done(paths: list[Path]) -> None:
-        session.message = text("report.exported", count=len(paths), folder=folder)
+    def done(written: tuple[Path, list[Path]]) -> None:
+        session.message = text("report.exported", count=len(written[1]), folder=written[0])
         show_info(session.message)  # a window of a read-only study says there only that it is
 
-    return classifying.start_job(
-        session, text("job.export"), lambda study: _iter_export(study, folder, tuple(wanted)), done
-    )
+    return jobs.start_job(session, text("job.export"), lambda study: _iter_export(study, folder, tuple(wanted)), done)
 
 
 def _iter_write(study: Study, specimen: Specimen, pages: Pages) -> Steps[tuple[tuple[str, str], ...]]:
@@ -144,13 +147,14 @@ def _iter_write(study: Study, specimen: Specimen, pages: Pages) -> Steps[tuple[t
     return problems + made.problems
 
 
-def _iter_export(study: Study, folder: Path, wanted: tuple[str, ...]) -> Steps[list[Path]]:
-    """Write what is wanted, one kind after the other."""
+def _iter_export(study: Study, parent: Path, wanted: tuple[str, ...]) -> Steps[tuple[Path, list[Path]]]:
+    """Write what is wanted into a new folder, one kind after the other."""
     from napari_dinobloom.pipeline.results import write_outlines, write_tables
     from napari_dinobloom.pipeline.settings import resolve
 
     if not wanted:
         raise InputError(text("report.why.nothing"))
+    folder = _new_folder(parent, f"{study.path.name.removesuffix(STUDY_SUFFIX)}-export")
     paths: list[Path] = []
     for done, kind in enumerate(wanted):
         yield Progress(done, len(wanted), text(f"report.{kind}"))
@@ -160,7 +164,19 @@ def _iter_export(study: Study, folder: Path, wanted: tuple[str, ...]) -> Steps[l
             paths += write_outlines(study, folder)
         else:
             paths += yield from _iter_labels(study, folder)
-    return paths
+    return folder, paths
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """Make a folder of this name, or with a number behind it where there is one already: nothing is overwritten."""
+    with disk_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            folder = parent / (name if number == 1 else f"{name}-{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()
+                break
+    return folder
 
 
 def _iter_labels(study: Study, folder: Path) -> Steps[list[Path]]:

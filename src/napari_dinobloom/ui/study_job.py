@@ -6,27 +6,30 @@ A study that is opened shows its fields; those that the viewer shows already sta
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from napari.layers import Layer
 from napari.utils.notifications import show_info, show_warning
 
-from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.errors import DinoBloomError, StudyError
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.study_copy import iter_copy_study
 from napari_dinobloom.progress import Progress, Steps
-from napari_dinobloom.ui import classifying, layers, preferences, reader, workers
+from napari_dinobloom.ui import jobs, layers, preferences, reader, workers
 from napari_dinobloom.ui.images import STUDY_SUFFIX, tag
 from napari_dinobloom.ui.opening import iter_open
-from napari_dinobloom.ui.session import Session
+from napari_dinobloom.ui.session import Session, viewer_of
 from napari_dinobloom.ui.texts import text
 
 if TYPE_CHECKING:
     from napari_dinobloom.io.fields import FieldRecord
     from napari_dinobloom.ui.layers import LayerData
+
+T = TypeVar("T")
 
 Opened = tuple[Study, list["LayerData"]]
 Done = tuple[list["LayerData"], list[tuple[str, str]]]
@@ -70,7 +73,7 @@ def start_create(
 
 def start_copy(session: Session, folder: Path) -> workers.StepsWorker | None:
     """Copy the open study to another folder; the one that is open stays open."""
-    return classifying.start_job(
+    return jobs.start_job(
         session,
         text("job.copy"),
         lambda study: iter_copy_study(study, folder),
@@ -78,8 +81,51 @@ def start_copy(session: Session, folder: Path) -> workers.StepsWorker | None:
     )
 
 
+def start_until(
+    session: Session,
+    title: str,
+    steps: Callable[[Study], Steps[T]],
+    *,
+    then: Callable[[T], object] = lambda _result: None,
+    done: str = "",
+) -> workers.StepsWorker | None:
+    """Run a job that does steps of the open study, as `jobs.start_job` does.
+
+    However it ends, all windows show what the study holds then, since the steps that were finished are kept; so are
+    fields in which it was the first to look for cells.
+    """
+    study, viewer = session.study, viewer_of(session)
+    if study is None:
+        return None
+    before = set() if viewer is None else _shown(viewer, study.path)
+    before |= {record.id for record in _left(study, before)}  # a layer that the user took away stays away
+    return jobs.start_job(session, title, steps, then, done=done, ended=lambda: _bring_up_to_date(session, before))
+
+
+def _bring_up_to_date(session: Session, before: set[str]) -> None:
+    """Show what a run has made of the open study: cells, gates, and fields that are not among those of `before`."""
+    study, viewer = session.study, viewer_of(session)
+    jobs.refresh_cells(session)
+    session.gates_revision += 1
+    if study is None or viewer is None or not _left(study, before):
+        return
+    gone = weakref.ref(viewer)
+
+    def end(outcome: workers.Outcome[list[LayerData]]) -> None:
+        if session.study is study:
+            _add(gone(), outcome.result or [])
+
+    workers.start(session, text("job.show"), _iter_layers, study, before, on_end=end)
+
+
 def start_steps(
-    viewer: Any, session: Session, inputs: Sequence[str], until: str, **asked: Any
+    viewer: Any,
+    session: Session,
+    inputs: Sequence[str],
+    until: str,
+    *,
+    taken: Callable[[list[str]], object] = lambda _inputs: None,
+    **asked: Any,
 ) -> workers.StepsWorker | None:
     """Take pictures into the open study and do the steps that are missing or out of date.
 
@@ -88,11 +134,13 @@ def start_steps(
     viewer : napari.Viewer or its proxy
         Shows the fields that come.
     session : Session
-        Its revisions grow when the steps are done.
+        Its revisions grow when the job ends, whatever came of it.
     inputs : sequence of str
         Files and folders of pictures; may be empty.
     until : str
         The last step to do, of `napari_dinobloom.pipeline.STEPS`.
+    taken : callable
+        Gets those of `inputs` that the study holds when the job has ended.
     **asked
         Settings of the run.
 
@@ -108,18 +156,20 @@ def start_steps(
     def end(outcome: workers.Outcome[Done]) -> None:
         if session.study is not study:
             return
-        classifying.refresh_cells(session)  # also of a run that stopped: what was finished is kept
-        session.gates_revision += 1
+        live = gone()
         if outcome.result is None:
             failed = outcome.error is not None
             session.message = text("status.failed", message=outcome.error) if failed else text("status.cancelled")
-            _show_fields(gone(), session, study)
+            taken(_held(study, inputs))
+            _bring_up_to_date(session, set() if live is None else _shown(live, study.path))
             return
         built, problems = outcome.result
-        _add(gone(), built)
+        session.message = text("study.done_but", count=len(problems)) if problems else text("study.done")
+        taken(list(inputs))
+        _add(live, built)
         for name, problem in problems[:3]:
             show_warning(problem if name in problem else f"{name}: {problem}")
-        session.message = text("study.done_but", count=len(problems)) if problems else text("study.done")
+        _bring_up_to_date(session, {record.id for record in study.fields})
 
     if not study.settings:  # it was never run: what the user's preferences propose
         proposed = preferences.preferences()
@@ -128,18 +178,14 @@ def start_steps(
     return workers.start(session, text("job.steps"), steps, on_end=end)
 
 
-def _show_fields(viewer: Any, session: Session, study: Study) -> None:
-    """Show fields that a run which stopped has come to know, in a second thread."""
-    shown = set() if viewer is None else _shown(viewer, study.path)
-    if viewer is None or not _left(study, shown):
-        return
-    gone = weakref.ref(viewer)
-
-    def end(outcome: workers.Outcome[list[LayerData]]) -> None:
-        if session.study is study:
-            _add(gone(), outcome.result or [])
-
-    workers.start(session, text("job.show"), _iter_layers, study, shown, on_end=end)
+def _held(study: Study, inputs: Sequence[str]) -> list[str]:
+    """Those of some files and folders of which a study holds a picture."""
+    places: set[Path] = set()
+    for record in study.fields if inputs else ():
+        with suppress(StudyError):  # the disk of an earlier picture is not connected now
+            path = study.locate(record).resolve()
+            places |= {path, *path.parents}
+    return [one for one in inputs if Path(one).resolve() in places]
 
 
 def why_not(session: Session) -> str:

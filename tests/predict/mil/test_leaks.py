@@ -59,5 +59,30 @@ def test_folds_that_are_made_keep_related_patients_together_and_classes_even() -
 
 def test_training_patients_are_known_again_by_some_of_their_cells(bags: list[np.ndarray]) -> None:
     shares = np.zeros((4, 2, 3), "f4")
-    known = TrainedOn.of(bags[:4], shares)
-    assert known.find([bags[2][::-1], bags[5], bags[0][6:], bags[4]]).tolist() == [2, -1, 0, -1]
+    known = TrainedOn.of(bags[:4], [{f"{row}"} for row in range(4)], shares)
+    none: list[set[str]] = [set()] * 4
+    rows, partly = known.find([bags[2][::-1], bags[5], bags[0][6:], bags[4]], none)
+    assert rows.tolist() == [2, -1, 0, -1]
+    assert not partly.any()
+
+
+def test_training_patients_are_known_by_their_pictures_where_embeddings_differ_in_the_last_bit(
+    bags: list[np.ndarray],
+) -> None:
+    hashes = [{f"{row}{one}" for one in "abcd"} for row in range(6)]
+    known = TrainedOn.of(bags[:4], hashes[:4], np.zeros((4, 2, 3), "f4"))
+    other_device = [np.nextafter(bag, np.float32(np.inf)) for bag in bags]
+    assert known.find(other_device, hashes)[0].tolist() == [0, 1, 2, 3, -1, -1]
+    assert known.find(other_device, [{"", "2a", "2b"}, {""}, set(), set(), set(), set()])[0].tolist() == [2] + [-1] * 5
+
+
+@pytest.mark.parametrize("size", [12, 5000])
+def test_one_shared_picture_makes_nobody_somebody_else(bags: list[np.ndarray], size: int) -> None:
+    large = np.random.default_rng(3).normal(size=(size, 5)).astype("f4")
+    known = TrainedOn.of([large], [{"a", "b", "c", "d"}], np.zeros((1, 2, 3), "f4"))
+    first = large[[int(np.argmin(cell_keys(large)))]]  # surely among those that are kept
+    for bag, hashes in ((np.concatenate([bags[0], first]), set()), (bags[0], {"a", "x", "y", "z"})):
+        rows, partly = known.find([bag], [hashes])
+        assert (rows.tolist(), partly.tolist()) == ([-1], [True])
+    assert known.find([large[: size // 2]], [set()])[0].tolist() == [0], "half of the cells"
+    assert known.find([first], [set()])[0].tolist() == [0], "all that there are"

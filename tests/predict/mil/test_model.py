@@ -102,13 +102,13 @@ def test_chunks_do_not_change_a_prediction_and_bags_may_be_of_one_or_many_cells(
 
 def test_a_saved_model_is_the_same_and_a_changed_file_is_refused(fitted, tmp_path: Path) -> None:
     model, bags, _ = fitted
-    model.remember(bags[:2], np.full((2, 2, 3), 0.25, "f4"))
+    model.remember(bags[:2], [{"a"}, {"b"}], np.full((2, 2, 3), 0.25, "f4"))
     model.about = {"encoder": "starter"}
     path = model.save(tmp_path / "m.safetensors")
     back = nd.AttentionMIL.load(path, device="cpu")
     np.testing.assert_array_equal(back.predict_proba(bags), model.predict_proba(bags))
     assert back.about == {"encoder": "starter"}
-    assert back.trained_on_.find(bags[:3]).tolist() == [0, 1, -1]
+    assert back.trained_on_.find(bags[:3], [set(), {"b"}, set()])[0].tolist() == [0, 1, -1]
     assert back.save(tmp_path / "n.safetensors").read_bytes() == path.read_bytes()
     raw = path.read_bytes()
     path.write_bytes(raw.replace(b'hidden\\": 8', b'hidden\\": 9'))

@@ -8,7 +8,7 @@ from grouped import by_composition
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from napari_dinobloom.errors import InputError
-from napari_dinobloom.predict.mil import scores
+from napari_dinobloom.predict.mil import scores, validation
 from napari_dinobloom.predict.mil.validation import iter_validate, validate
 from napari_dinobloom.predict.mil.verdict import Control, judge
 from napari_dinobloom.progress import drain
@@ -56,6 +56,8 @@ def test_a_planted_leak_is_refused_or_kept_in_one_fold() -> None:
     found = drain(iter_validate(bags, y, **options))
     assert (found.folds[:, 2] == found.folds[:, 7]).all()
     assert any("'p2', 'p7'" in note for note in found.notes)
+    assert any(note.startswith("2 patients share pictures") for note in found.nameless)
+    assert not any(repr(name) in note for note in found.nameless for name in names)
     hashes = [{str(row)} for row in range(20)]
     hashes[11] = {"11", "4"}
     with pytest.raises(InputError, match="'p4' and 'p11'"):
@@ -83,6 +85,15 @@ def test_a_validation_says_what_it_found_and_the_same_again() -> None:
     again = validate(bags, y, **options)
     assert again.scores.equals(found.scores)
     assert again.notes == found.notes
+
+
+def test_attention_is_checked_in_the_first_repeat_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bags, y = by_composition(12)
+    checked, check = [], validation.deletion
+    monkeypatch.setattr(validation, "deletion", lambda *given: checked.append(len(given[1])) or check(*given))
+    found = drain(iter_validate(bags, y, repeats=2, permutations=1, folds=3, **QUICK))
+    assert checked == [4, 4, 4]
+    assert len(found.attention) == len(found.deletion) == 12
 
 
 def test_few_patients_are_warned_of_by_number_and_fewer_refused() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from napari_dinobloom.predict.mil.folds import inner_folds
 from napari_dinobloom.predict.mil.leaks import related
 from napari_dinobloom.predict.mil.mean_pooling import MeanPooling, log_loss, softmax
 from napari_dinobloom.predict.mil.presets import Preset, preset_of
-from napari_dinobloom.predict.mil.trained_on import TrainedOn
+from napari_dinobloom.predict.mil.trained_on import KEPT, TrainedOn
 from napari_dinobloom.progress import Progress, Steps, drain
 
 if TYPE_CHECKING:
@@ -207,20 +207,24 @@ class AttentionMIL:
         """Attention of the cells of each patient, one column a class in the order of `classes_`."""
         return [Attention(self._run(bag)[1].mean(axis=0)) for bag in self._checked(bags)]
 
-    def remember(self, bags: Sequence[ArrayLike], shares: Float32) -> None:
-        """Take down training patients and their out-of-fold probabilities, (patients, 2, K): own, mean pooling."""
-        self.trained_on_ = TrainedOn.of(self._checked(bags), shares)
+    def remember(self, bags: Sequence[ArrayLike], sources: Sequence[Iterable[str]], shares: Float32) -> None:
+        """Take down training patients, hashes of their pictures, and their out-of-fold probabilities.
+
+        `shares` is (patients, 2, K): of this model, and of mean pooling.
+        """
+        self.trained_on_ = TrainedOn.of(self._checked(bags), sources, shares)
 
     def save(self, path: str | Path) -> Path:
         """Write the model to one safetensors file and return its path."""
         if not self._weights:
             raise InputError(f"{path}: this model is not trained; call fit before save.")
-        known = self.trained_on_ or TrainedOn.of([], np.zeros((0, 2, len(self.classes_)), np.float32))
+        known = self.trained_on_ or TrainedOn.of([], [], np.zeros((0, 2, len(self.classes_)), np.float32))
         tensors: dict[str, NDArray[Any]] = {f"net.{name}": value for name, value in self._weights.items()}
         tensors |= {
             "centre": self._centre,
             "spread": self._spread,
             "known.keys": known.keys,
+            "known.pictures": known.pictures,
             "known.shares": known.shares,
         }
         tensors |= {"mean.coef": self.pooling_.coef, "mean.intercept": self.pooling_.intercept}
@@ -258,7 +262,7 @@ class AttentionMIL:
         except (KeyError, TypeError, ValueError, InputError) as error:
             raise InputError(f"{path}: not a usable model of attention MIL ({error}); train it again.") from error
         rest = ("centre", "spread", "mean.coef", "mean.intercept", "known.shares")
-        dtypes = dict.fromkeys((*names, *rest), "float32") | {"known.keys": "uint64"}
+        dtypes = dict.fromkeys((*names, *rest), "float32") | dict.fromkeys(("known.keys", "known.pictures"), "uint64")
         model._take(path, read_tensors(path, KIND, dtypes, InputError)[0])
         return model
 
@@ -267,7 +271,7 @@ class AttentionMIL:
         self._weights = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
         self._centre, self._spread = tensors["centre"], tensors["spread"]
         self.pooling_.coef, self.pooling_.intercept = tensors["mean.coef"], tensors["mean.intercept"]
-        known = TrainedOn(tensors["known.keys"], tensors["known.shares"])
+        known = TrainedOn(tensors["known.keys"], tensors["known.pictures"], tensors["known.shares"])
         self.trained_on_ = known if len(known.keys) else None
         dim, k = self._centre.size, self.classes_.size
         floats = [value for name, value in tensors.items() if not name.startswith("known.")]
@@ -275,6 +279,7 @@ class AttentionMIL:
             self._centre.shape == self._spread.shape == (dim,)
             and self.pooling_.coef.shape == (k, dim)
             and self.pooling_.intercept.shape == (k,)
+            and known.keys.shape == known.pictures.shape == (len(known.keys), KEPT)
             and known.shares.shape == (len(known.keys), 2, k)
             and 0 <= self.share_ <= 1
             and all(np.isfinite(value).all() for value in floats)

@@ -60,6 +60,8 @@ class Validation:
         The model to use: mean pooling, unless the other is shown to be better.
     notes : tuple of str
         Warnings and findings in words.
+    nameless : tuple of str
+        The same without names of patients, as a file that is handed on may say them.
     """
 
     classes: tuple[str, ...]
@@ -70,6 +72,7 @@ class Validation:
     deletion: pd.DataFrame
     recommended: str
     notes: tuple[str, ...]
+    nameless: tuple[str, ...]
 
     def out_of_fold(self, model: str) -> Float32:
         """Probabilities of each patient by models that never saw them, the mean over repeats, (patients, classes)."""
@@ -157,7 +160,8 @@ def iter_validate(
     for number, (truth, parts) in enumerate(plans):
         what = "groups shuffled" if number >= len(drawn) else f"repeat {number + 1}"
         model = partial(AttentionMIL, settings, seed=seed + number, device=device)
-        crossed = _iter_cross(cells, classes[truth], groups, parts, model, number < len(drawn))
+        look, check = number < len(drawn), number == 0
+        crossed = _iter_cross(cells, classes[truth], groups, parts, model, look, check)
         found.append((yield from _scaled(crossed, number, len(plans), what)))
     real, shuffled = found[: len(drawn)], found[len(drawn) :]
     shares = {name: np.stack([one.shares[name] for one in real]) for name in real[0].shares}
@@ -167,7 +171,8 @@ def iter_validate(
         Attention(np.mean(scores, axis=0, dtype=np.float32))
         for scores in zip(*(one.scores for one in real), strict=True)
     ]
-    said = (few, _shared(groups, labels), *verdict.notes, _matters(real[0].deletion))
+    rest = (*verdict.notes, _matters(real[0].deletion))
+    notes, nameless = ((few, _shared(groups, known), *rest) for known in (labels, None))
     return Validation(
         classes=tuple(classes.tolist()),
         folds=drawn,
@@ -176,7 +181,8 @@ def iter_validate(
         attention=attention,
         deletion=real[0].deletion,
         recommended=verdict.recommended,
-        notes=tuple(text for text in said if text),
+        notes=tuple(text for text in notes if text),
+        nameless=tuple(text for text in nameless if text),
     )
 
 
@@ -192,18 +198,18 @@ def _matters(found: pd.DataFrame) -> str:
     )
 
 
-def _shared(groups: Ints, names: Sequence[str]) -> str:
-    """Say which patients share pictures; empty where none do."""
+def _shared(groups: Ints, names: Sequence[str] | None) -> str:
+    """Say which patients share pictures, or only how many; empty where none do."""
     count = np.bincount(groups)
     many = int(count[count > 1].sum())
     if not many:
         return ""
+    rest = "those who do stand in one fold, so that none is tested on a picture that was learned from."
+    if names is None:
+        return f"{many} patients share pictures with others: {rest}"
     sets = [[names[row] for row in np.flatnonzero(groups == one).tolist()] for one in np.flatnonzero(count > 1)]
     shown = "; ".join(", ".join(map(repr, one[:NAMED])) + (", ..." if len(one) > NAMED else "") for one in sets[:NAMED])
-    return (
-        f"{many} patients share pictures with others ({shown}{'; ...' if len(sets) > NAMED else ''}): those who do "
-        "stand in one fold, so that none is tested on a picture that was learned from."
-    )
+    return f"{many} patients share pictures with others ({shown}{'; ...' if len(sets) > NAMED else ''}): {rest}"
 
 
 def _folds(
@@ -261,8 +267,9 @@ def _iter_cross(
     folds: Ints,
     model: Callable[[], AttentionMIL],
     look: bool,
+    check: bool,
 ) -> Steps[_Crossed]:
-    """Predict each fold by a model of the others; `look`: also take the attention and check it."""
+    """Predict each fold by a model of the others; `look`: also take the attention; `check`: and check it."""
     parts, found = np.unique(folds), _Crossed({}, [np.zeros((0, 0), np.float32)] * len(bags), pd.DataFrame())
     for number, fold in enumerate(parts):
         learn, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
@@ -275,9 +282,10 @@ def _iter_cross(
             attention = fitted.attention(some)
             for row, one in zip(test, attention, strict=True):
                 found.scores[row] = one.scores
-            checked = deletion(fitted.predict_proba, some, attention)
-            found.deletion = pd.concat([found.deletion, checked.assign(bag=test[checked["bag"].to_numpy(int)])])
-    if look:
+            if check:
+                checked = deletion(fitted.predict_proba, some, attention)
+                found.deletion = pd.concat([found.deletion, checked.assign(bag=test[checked["bag"].to_numpy(int)])])
+    if check:
         found.deletion = found.deletion.sort_values("bag", ignore_index=True)
     return found
 

@@ -92,7 +92,10 @@ def _control(found: Mapping[str, object], chance: Mapping[str, float], count: in
         f"Trained on shuffled groups ({count} times), weighted F1 is {value:.3f}; chance is {high:.3f} at most (95 %)"
     )
     if value <= high:
-        return f"{text}: nothing but the groups tells patients apart."
+        return (
+            f"{text}: no sign of patients being recognised. A stain or scanner that goes with a group is not found "
+            "by this."
+        )
     return (
         f"{text}. It should not be above: something else, such as shared pictures, tells patients apart. Look for it."
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells.picture_files import PictureFiles
 from napari_dinobloom.errors import ImageError, InputError
-from napari_dinobloom.io.atomic import sweep
+from napari_dinobloom.io.atomic import DAY, sweep
 from napari_dinobloom.io.embeddings import BLOCK, EmbeddingSet, Keys, Sink
 from napari_dinobloom.io.smear import read_pixels
 from napari_dinobloom.predict.pictures import LabelledPicture, iter_embed_pictures
@@ -129,7 +129,7 @@ def iter_embed_cohort(
 
 def _look(files: LabelledFiles, cache: Path, workers: int) -> Steps[tuple[Keys, list[tuple[int, str]]]]:
     """Key of each picture, and those that cannot be read; pictures that are new get their fingerprint."""
-    sweep(cache / "pictures")
+    sweep(cache / "pictures", older=DAY)
     prints, paths = _prints(cache), files.paths
     keys, problems = np.zeros(len(paths), np.uint64), []
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -146,6 +146,11 @@ def _look(files: LabelledFiles, cache: Path, workers: int) -> Steps[tuple[Keys, 
             if values:
                 prints.append(np.array([key for key, _ in values], np.uint64), np.stack([one for _, one in values]))
             yield Progress(min(start + BLOCK, len(paths)), len(paths), "pictures", "read")
+    known = dict(problems)
+    of = {int(keys[row]): row for row in known if keys[row]}
+    for row in range(len(keys)):  # of equal files only the first was looked at
+        if row not in known and (first := of.get(int(keys[row]))) is not None:
+            problems.append((row, known[first].replace(str(paths[first]), str(paths[row]))))
     return keys, sorted(problems)
 
 
@@ -184,7 +189,7 @@ def _embed(paths: Sequence[Path], keys: Keys, encoder: Encoder, policy: CropPoli
         "pooling": encoder.pooling,
         "crops": json.dumps(policy.to_dict(), sort_keys=True),
     }
-    sweep(folder)
+    sweep(folder, older=DAY)
     kept = EmbeddingSet(folder, about, encoder.dim)
     new = kept.missing(keys)
     done = len(keys) - len(new)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import DinoBloomError
-from napari_dinobloom.io.atomic import sweep
+from napari_dinobloom.io.atomic import DAY, sweep
 from napari_dinobloom.io.tensors import read_tensors, write_tensors
 from napari_dinobloom.predict.protocols.folds import Fold
 from napari_dinobloom.predict.protocols.methods import Guess, guess
@@ -43,7 +43,7 @@ class Fits:
         self._digest.update("\0".join(labels.tolist()).encode())
         self._digest.update(np.ascontiguousarray(X).data)
         if folder is not None:
-            sweep(folder)
+            sweep(folder, older=DAY)
 
     def ask(self, method: str, fold: Fold) -> Guess:
         """Fit a method on a fold, or read what it said before."""

@@ -19,7 +19,7 @@ from napari_dinobloom.errors import InputError
 from napari_dinobloom.predict.evaluation import class_scores, count_table
 from napari_dinobloom.predict.protocols.bags import iter_evaluate_bags
 from napari_dinobloom.predict.protocols.cohort import Cohort
-from napari_dinobloom.predict.protocols.copies import find_copies
+from napari_dinobloom.predict.protocols.copies import iter_find_copies
 from napari_dinobloom.predict.protocols.fits import Fits
 from napari_dinobloom.predict.protocols.folds import Fold, Plan, paper_plan, strict_plan
 from napari_dinobloom.predict.protocols.intervals import Counts, intervals
@@ -71,7 +71,7 @@ def iter_evaluate(
     """
     if orders < 1:
         raise InputError(f"{orders} fold orders cannot be drawn. Ask for one or more.")
-    files, X, copies, notes = _chosen(cohort, protocol)
+    files, X, copies, notes = yield from _iter_chosen(cohort, protocol)
     plan = paper_plan(files) if protocol == "paper" else strict_plan(files, orders)
     notes += plan.notes
     if files.layout == "hehr":
@@ -104,14 +104,16 @@ def iter_evaluate(
     return _result(protocol, files, runner, plan, tables, copies, notes, resamples)
 
 
-def _chosen(cohort: Cohort, protocol: Protocol) -> tuple[LabelledFiles, NDArray[np.float32], pd.DataFrame, list[str]]:
+def _iter_chosen(
+    cohort: Cohort, protocol: Protocol
+) -> Steps[tuple[LabelledFiles, NDArray[np.float32], pd.DataFrame, list[str]]]:
     """The pictures that take part, and which do not."""
     notes = list(cohort.files.notes)
     if cohort.unreadable:
         notes.append(f"{len(cohort.unreadable)} pictures cannot be read and are left out.")
     if protocol == "paper":
         return cohort.files, cohort.X, pd.DataFrame(columns=["file", "label", "copy_of", "why"]), notes
-    found = find_copies(cohort.files, cohort.prints)
+    found = yield from iter_find_copies(cohort.files, cohort.prints)
     if len(found.table):
         two = int((found.table["why"] == "two classes").sum())
         notes.append(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe
+from napari_dinobloom.explore.cell_attention import attention_of
 from napari_dinobloom.io.journal import user
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.report.agreement import readings
@@ -156,7 +157,8 @@ def _measures(study: Study) -> dict[str, Floats]:
             found[str(name)] = obs[name].to_numpy(np.float32)
     for name, values in adata.obsm.items():
         if str(name).startswith(ATTENTION):
-            found |= _columns(str(name), values)
+            named = attention_of(adata) if name == ATTENTION else None
+            found |= _columns(str(name), values if named is None else named)
     return found
 
 

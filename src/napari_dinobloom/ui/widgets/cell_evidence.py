@@ -49,6 +49,8 @@ class CellEvidence(QWidget):
         self._session, self._correction = session, Correction(viewer, session)
         self.lookup = Lookup(explainer_of(session).answer, self)
         self.lookup.found.connect(self._show)
+        self.lookup.failed.connect(self._show_nothing)
+        self._asked = self._seen = ""  # the cell that is looked up, and the one that is shown
         self.title = QLabel(text("classify.cell"))
         self.title.setStyleSheet("font-weight: bold")
         self.lines = _plain()
@@ -120,17 +122,30 @@ class CellEvidence(QWidget):
         study, cell = self._session.study, self.cell
         if study is None or not cell:
             self.lookup.ask(None)
+            self._seen = ""
             self.lines.setText(text("classify.cell.none"))
             self._details.hide()
-        elif self._session.job is None:
+        elif cell != self._seen:
+            self._seen = ""  # a label by hand is for what people see
+            self.lines.setText(text("classify.cell.busy"))
+        if study is not None and cell and self._session.job is None:
+            self._asked = cell
             self.lookup.ask(Asked(study, {}, cell))
+        self._refresh_buttons()
+
+    def _show_nothing(self) -> None:
+        """The look-up broke off, which napari says: no cell is shown."""
+        self._seen = ""
+        self.lines.setText(text("classify.cell.failed"))
+        self._details.hide()
         self._refresh_buttons()
 
     def _show(self, answer: Answer) -> None:
         """Show what was found, if it still belongs to the cell in focus."""
         found, study = answer.evidence, self._session.study
-        if study is None or not self.cell or (found is not None and found.cell != self.cell):
+        if study is None or not self.cell or self._asked != self.cell:
             return
+        self._seen = self.cell
         self._details.setVisible(True)
         self.lines.setText(answer.problem if found is None else "\n".join(self._say(found)))
         palette = study.palette
@@ -143,6 +158,7 @@ class CellEvidence(QWidget):
         self.near_title.setVisible(found is not None)
         self.near.setVisible(bool(len(near)))
         self._show_pictures(found)
+        self._refresh_buttons()
 
     def _say(self, found: Evidence) -> list[str]:
         """Lines about the cell."""
@@ -199,7 +215,9 @@ class CellEvidence(QWidget):
         why = self._correction.why_not("label")
         if why and why != text("edit.why.select"):
             return why
-        return "" if self.cell else text("classify.why.no_focus")
+        if not self.cell:
+            return text("classify.why.no_focus")
+        return "" if self.cell == self._seen else text("classify.cell.busy")
 
     def _refresh_buttons(self) -> None:
         why = self._why_not()

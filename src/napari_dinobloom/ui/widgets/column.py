@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from qtpy.compat import isalive
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_dinobloom.ui.texts import text
@@ -40,6 +41,16 @@ class Column(QWidget):
     def at_the_end(self, *calls: Callable[[], object]) -> None:
         """Make these calls, each once, when the widget is gone; they must not need it."""
         self.destroyed.connect(_Calls(calls))
+
+
+def while_there(widget: QWidget, act: Callable[[Any], object]) -> Callable[[Any], None]:
+    """What a job does to a widget at its end: `act`, but nothing where the widget was closed meanwhile."""
+
+    def do(found: Any) -> None:
+        if isalive(widget):  # type: ignore[no-untyped-call]
+            act(found)
+
+    return do
 
 
 class _Calls:

@@ -27,6 +27,7 @@ from napari_dinobloom.ui.embedding import Choice
 from napari_dinobloom.ui.preferences import apply
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
+from napari_dinobloom.ui.widgets.column import while_there
 from napari_dinobloom.ui.widgets.smear_form import narrow_box
 
 VALUES = {
@@ -58,6 +59,7 @@ class EmbedForm(QWidget):
         self._session = session
         self._files: tuple[str, ...] = ()
         self._choices: list[Choice] = []
+        self._problem = ""
         self.encoder = narrow_box()
         self.about = QLabel()
         self.about.setWordWrap(True)
@@ -122,6 +124,8 @@ class EmbedForm(QWidget):
 
     def why_not(self) -> str:
         """Why these choices cannot be used now, in words; empty when they can."""
+        if self._problem:
+            return self._problem
         if why := embedding.why_not(self._session, self.choice, self.terms.isChecked()):
             return why
         from napari_dinobloom.pipeline.settings import RunSettings
@@ -140,11 +144,9 @@ class EmbedForm(QWidget):
         apply()  # the cache folder may be another one
         chosen = self.choice
         try:
-            self._choices = embedding.choices(self._files)
+            self._choices, self._problem = embedding.choices(self._files), ""
         except DinoBloomError as error:
-            self._choices = []
-            self.about.setText(str(error))
-            return
+            self._choices, self._problem = [], str(error)
         with QSignalBlocker(self.encoder):
             self.encoder.clear()
             for one in self._choices:
@@ -168,18 +170,24 @@ class EmbedForm(QWidget):
         self.refresh()
 
     def _choose(self, name: str) -> None:
-        """Choose an encoder; a file that is not on the list is put there."""
-        if name not in [one.name for one in self._choices] and Path(name).is_absolute():
-            self._files = (*self._files, name)
-            self._choices.append(Choice(name, "file" if Path(name).is_file() else "absent"))
-            self.encoder.addItem(Path(name).name, name)
-        at = next((at for at, one in enumerate(self._choices) if one.name.lower() == name.lower()), 0)
-        self.encoder.setCurrentIndex(at)
+        """Choose an encoder; a file that is not on the list is put there, and so is one that is listed no more."""
+        if self._problem:
+            return
+        is_file = Path(name).is_absolute()
+        known = [one.name if is_file else one.name.lower() for one in self._choices]
+        wanted = name if is_file else name.lower()
+        if wanted not in known:
+            self._files = (*self._files, name) if is_file else self._files
+            self._choices.append(Choice(name, "file" if is_file and Path(name).is_file() else "absent"))
+            state = text(f"embed.state.{self._choices[-1].state}")
+            self.encoder.addItem(text("embed.item", name=Path(name).name, state=state), name)
+            known.append(wanted)
+        self.encoder.setCurrentIndex(known.index(wanted))
 
     def refresh(self) -> None:
         """Show what is to be known of the encoder, and whether it can be fetched."""
         choice = self.choice
-        self.about.setText("" if choice is None else about(choice))
+        self.about.setText(self._problem or ("" if choice is None else about(choice)))
         open_terms = choice is not None and not choice.accepted
         self.terms.setVisible(open_terms)
         self.terms.setToolTip(choice.spec.terms if open_terms and choice and choice.spec else "")
@@ -191,7 +199,8 @@ class EmbedForm(QWidget):
     def _on_fetch(self) -> None:
         """Download the weights of the chosen encoder."""
         if self.choice is not None:
-            embedding.start_fetch(self._session, self.choice, self.list_encoders)
+            listed = while_there(self, lambda _: self.list_encoders())
+            embedding.start_fetch(self._session, self.choice, lambda: listed(None))
 
     def _on_browse(self) -> None:
         """Ask for a file of weights, and choose it."""
@@ -217,7 +226,7 @@ def about(choice: Choice) -> str:
     """Size, licence and state of an encoder, and what else there is to know."""
     spec = choice.spec
     if spec is None:
-        return text("embed.about_file", path=choice.name)
+        return text("embed.about_file", path=choice.name) if choice.here else text("embed.why.gone", name=choice.name)
     size = text("embed.size", size=choice.has_size / GIGA) if choice.has_size else text("embed.size_unknown")
     if choice.state == "bundled":
         size = text("embed.size_none")

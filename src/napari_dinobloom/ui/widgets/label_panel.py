@@ -13,6 +13,7 @@ from napari_dinobloom.io.trust import is_id
 from napari_dinobloom.ui import classifying
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
+from napari_dinobloom.ui.widgets.column import while_there
 from napari_dinobloom.ui.widgets.frame_table import FrameTable, Shown
 from napari_dinobloom.ui.widgets.reference_form import ReferenceForm
 
@@ -144,11 +145,18 @@ class LabelPanel(QWidget):
 
     def _made(self, name: str) -> Callable[[Path], None]:
         """What to do with the file of a new reference: put it on the list, choose it, say so."""
+        session = self._session
 
-        def made(path: Path) -> None:
+        def take(path: Path) -> None:
             self._form.refresh(choose=path)
             self.name.clear()
-            self._session.message = text("classify.learned", name=name)
+            session.message = text("classify.learned", name=name)
+
+        shown = while_there(self, take)
+
+        def made(path: Path) -> None:
+            session.message = text("classify.learned_only", name=name)
+            shown(path)
 
         return made
 

@@ -16,7 +16,7 @@ from napari_dinobloom.ui.following import Follower
 from napari_dinobloom.ui.picking import Picker
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text, tip
-from napari_dinobloom.ui.widgets.column import Column
+from napari_dinobloom.ui.widgets.column import Column, while_there
 from napari_dinobloom.ui.widgets.job_controls import JobControls
 from napari_dinobloom.ui.widgets.patches_sheet import PatchesSheet
 from napari_dinobloom.ui.widgets.smear_form import narrow_box
@@ -138,7 +138,7 @@ class PatchesWidget(Column):
             self._study = self._session.study
             rule = self.rule.currentData() or None
             asked = {"foreground": rule, "known": self.found, "anew": anew}
-            overlays.start_patches(self._session, cells, self._take, **asked)
+            overlays.start_patches(self._session, cells, while_there(self, self._take), **asked)
 
     def _take(self, found: CellPatches) -> None:
         """Show new patches."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
 
-from napari_dinobloom.explore.gate_axes import ATTENTION
+from napari_dinobloom.explore.cell_attention import ATTENTION
 from napari_dinobloom.ui.gallery.bars import narrow_combo
 from napari_dinobloom.ui.map.colouring import CLASS
 from napari_dinobloom.ui.patients import Cohort
@@ -77,9 +77,10 @@ class PatientAttention(QWidget):
     def show_patient(self, patient: str) -> None:
         """Show what is predicted for a patient, "" for none."""
         result = self._cohort.result
-        self.patient = patient
         names = [] if result is None else list(result.classes)
-        if [self.group.itemData(at) for at in range(self.group.count())] != names:
+        other = [self.group.itemData(at) for at in range(self.group.count())] != names
+        fresh, self.patient = other or patient != self.patient, patient
+        if other:
             self.group.clear()
             for name in names:
                 self.group.addItem(name, name)
@@ -87,7 +88,8 @@ class PatientAttention(QWidget):
         lines = [text("patients.one.help")] if not patient else [text("patients.one.none", patient=patient)]
         if patient and len(figures):
             predicted = str(figures["model"].idxmax())
-            self.group.setCurrentIndex(max(0, self.group.findData(predicted)))
+            if fresh:  # else the group that was chosen stays
+                self.group.setCurrentIndex(max(0, self.group.findData(predicted)))
             lines = [text("patients.one", patient=patient, predicted=predicted)]
             for group, row in figures.iterrows():
                 both = text("patients.of_model", probability=row["model"], mean=row["mean"])

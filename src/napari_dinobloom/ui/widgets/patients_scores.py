@@ -52,12 +52,17 @@ class PatientsScores(QWidget):
         for part in (self.title, self.table, self.notes):
             column.addWidget(part)
 
-    def show_result(self, result: PatientResult | None) -> None:
+    def show_result(self, result: PatientResult | None, *, outdated: bool = False) -> None:
         """Show what was trained or applied last."""
         self.setVisible(result is not None)
         if result is None:
             return
+        key = "patients.scores" if result.table["out_of_fold"].any() else "patients.scores_applied"
+        self.title.setText(text(key))
+        self.title.setToolTip(tip(key))
+        self.table.setAccessibleName(text(key))
         self.table.fill(result.scores)
         self.table.setVisible(bool(len(result.scores)))
-        self.notes.setText("\n".join(result.notes))
-        self.notes.setVisible(bool(result.notes))
+        notes = [*([text("patients.outdated")] if outdated else []), *result.notes]
+        self.notes.setText("\n".join(notes))
+        self.notes.setVisible(bool(notes))

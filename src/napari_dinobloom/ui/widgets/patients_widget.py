@@ -61,7 +61,7 @@ class PatientsWidget(Column):
     def refresh(self, _event: object = None) -> None:
         """Show the patients of the study that is open."""
         self.table.show_patients(self.cohort.table(), editable=not self.cohort.why_closed())
-        self.scores.show_result(self.cohort.result)
+        self.scores.show_result(self.cohort.result, outdated=self.cohort.outdated)
         patients = self.table.chosen()
         self.attention.show_patient(patients[0] if len(patients) == 1 else "")
         self._refresh_buttons()

@@ -9,14 +9,15 @@ from napari.utils.notifications import show_warning
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSpinBox, QWidget
 
+from napari_dinobloom.predict.shelf import is_file
 from napari_dinobloom.ui.explaining import Answer, Asked, explainer_of
 from napari_dinobloom.ui.gallery.bars import narrow_combo
 from napari_dinobloom.ui.lookup import Lookup
-from napari_dinobloom.ui.references import Reference, described, offered
+from napari_dinobloom.ui.references import Reference, described, last_used, offered
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
 
-MOST_NEIGHBOURS = 200
+MOST_NEIGHBOURS = 1000
 
 
 class ReferenceForm(QWidget):
@@ -72,13 +73,13 @@ class ReferenceForm(QWidget):
         self.browse.clicked.connect(self._ask_file)
         for signal in (self.k.valueChanged, self.distance.currentIndexChanged, self.weights.currentIndexChanged):
             signal.connect(self._on_changed)
-        session.events.study.connect(self.refresh)
+        session.events.study.connect(self.take_over)
         session.events.job.connect(self._on_job)
-        self.refresh()
+        self.take_over()
 
     def detach(self) -> None:
         """Stop listening to the session, which lives on."""
-        self._session.events.study.disconnect(self.refresh, missing_ok=True)
+        self._session.events.study.disconnect(self.take_over, missing_ok=True)
         self._session.events.job.disconnect(self._on_job, missing_ok=True)
 
     @staticmethod
@@ -125,6 +126,22 @@ class ReferenceForm(QWidget):
         """Names of all references on the list."""
         return {self.reference.itemData(at).name for at in range(self.reference.count())}
 
+    def take_over(self, _event: object = None) -> None:
+        """Show how the cells of the study were named last."""
+        study = self._session.study
+        used = {} if study is None else study.settings
+        for box, name in ((self.distance, "knn_metric"), (self.weights, "knn_weights")):
+            with QSignalBlocker(box):
+                box.setCurrentIndex(max(box.findData(used.get(name)), 0))
+        with QSignalBlocker(self.k):
+            self.k.setValue(int(used.get("knn_k") or 0))
+        last = "" if study is None else last_used(study)
+        if isinstance(last, str) and is_file(last):
+            self._files = [*dict.fromkeys((*self._files, Path(last)))]
+        with QSignalBlocker(self.reference):
+            self.reference.setCurrentIndex(-1)  # the choice was for the study before
+        self.refresh()
+
     def refresh(self, _event: object = None, *, choose: Path | None = None) -> None:
         """List the references for the study that is open; the choice stays, unless `choose` is the file of another."""
         study, before = self._session.study, self.chosen
@@ -143,7 +160,7 @@ class ReferenceForm(QWidget):
     def _place(self, found: list[Reference], before: Path | None, choose: Path | None) -> int:
         """Line to be chosen: what is asked for, that of before, that of the study's last run, else the first."""
         study = self._session.study
-        last = str(study.settings.get("atlas", "")) if study is not None else ""
+        last = last_used(study) if study is not None else ""
         fits = [at for at, one in enumerate(found) if not one.why]
         for wanted in (choose, before, last):
             for at in fits:

@@ -63,7 +63,7 @@ class ReportWidget(Column):
         self.export.clicked.connect(self._on_export)
         for box in self.exports.values():
             box.toggled.connect(self._refresh_buttons)
-        slots = {"study": self.refresh, "revision": self.refresh, "job": self._refresh_buttons}
+        slots = {"study": self.take_over, "revision": self.refresh, "job": self._refresh_buttons}
         events = self._session.events
         for name, slot in slots.items():
             getattr(events, name).connect(slot)
@@ -74,7 +74,7 @@ class ReportWidget(Column):
                 for name, slot in slots.items()
             ),
         )
-        self.refresh()
+        self.take_over()
         self.job.refresh_job()
 
     def _form(self) -> QWidget:
@@ -104,14 +104,19 @@ class ReportWidget(Column):
             column.addLayout(row)
         return place
 
+    def take_over(self) -> None:
+        """Show what was smeared as the study that was opened has it, and its files."""
+        study = self._session.study
+        if study is not None:
+            self.specimen.setCurrentIndex(max(self.specimen.findData(study.specimen), 0))
+        self.refresh()
+
     def refresh(self) -> None:
         """Look up which files there are, in a second thread."""
         study = self._session.study
         self.lookup.ask(None if study is None else (study,))
         if study is None:
             self._show([])
-        else:
-            self.specimen.setCurrentIndex(max(self.specimen.findData(study.specimen), 0))
         self.job.refresh_buttons()
 
     def _why_not(self) -> str:

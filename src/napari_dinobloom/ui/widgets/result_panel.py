@@ -120,7 +120,7 @@ def summary_line(totals: pd.DataFrame, specimen: str) -> str:
     if not cells:
         return text("result.none")
     key = "result.summary" if specimen == "blood" else "result.summary_marrow"
-    line = text(key, cells=cells, counted=int(totals["counted"].sum()))
+    line = text(key, cells=cells - int(totals["deleted"].sum()), counted=int(totals["counted"].sum()))
     numbers = {why: int(totals[why].sum()) for why in REASONS}
     left = [f"{n} {text(f'reason.{why}')}" for why, n in numbers.items() if n]
     return f"{line} ({', '.join(left)})." if left else f"{line}."

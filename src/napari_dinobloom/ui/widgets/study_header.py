@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QMenu, QPushButton,
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.ui import recent, study_job
 from napari_dinobloom.ui.images import STUDY_SUFFIX
+from napari_dinobloom.ui.lookup import Lookup
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
 
@@ -52,6 +53,8 @@ class StudyHeader(QWidget):
         self.menu = QMenu(self)
         self.menu.setToolTipsVisible(True)
         self.menu.aboutToShow.connect(self.offer_recent)
+        self.lookup = Lookup(lambda _asked: recent.recent(), self)
+        self.lookup.found.connect(self._mark)
         self.buttons["recent"].setMenu(self.menu)
         acts = {"new": self.new, "open": self.open, "copy": self.copy, "folder": self.folder, "close": self.close_study}
         for name, act in acts.items():
@@ -92,7 +95,7 @@ class StudyHeader(QWidget):
             return text("study.why.none")
         if job is not None and act != "folder":
             return text("run.why.busy", job=job.title)
-        if act == "recent" and not recent.recent():
+        if act == "recent" and not recent.remembered():
             return text("study.why.no_recent")
         return ""
 
@@ -135,22 +138,37 @@ class StudyHeader(QWidget):
         study_job.close(self._viewer, self._session)
 
     def offer_recent(self) -> None:
-        """List the studies that were open last; one that is not there any more is marked and leads nowhere."""
+        """List the studies that were open last, and look in a second thread which of them are there."""
         self.menu.clear()
-        for one in recent.recent():
-            key = "study.recent_missing" if one.missing else "study.recent_item"
-            action = QAction(text(key, name=one.path.stem, folder=one.path.parent).replace("&", "&&"), self.menu)
-            action.setToolTip(text("study.why.missing", path=one.path) if one.missing else str(one.path))
-            action.setEnabled(not one.missing)
-            action.triggered.connect(lambda _checked=False, path=one.path: self.open_path(path))
+        for path in recent.remembered():
+            action = QAction(_line("study.recent_item", path), self.menu)
+            action.setData(path)
+            action.setToolTip(str(path))
+            action.triggered.connect(lambda _checked=False, path=path: self.open_path(path))
             self.menu.addAction(action)
         self.menu.addSeparator()
-        gone = [one.path for one in recent.recent() if one.missing]
         tidy = QAction(text("study.tidy"), self.menu)
         tidy.setToolTip(tip("study.tidy"))
+        tidy.setEnabled(False)
+        self.menu.addAction(tidy)
+        self.lookup.ask(object())
+
+    def _mark(self, found: list[recent.Recent]) -> None:
+        """Mark studies on the list that are not there any more; they lead nowhere, and can be forgotten."""
+        gone = [one.path for one in found if one.missing]
+        *lines, tidy = self.menu.actions()
+        for action in lines:
+            if (path := action.data()) in gone:
+                action.setText(_line("study.recent_missing", path))
+                action.setToolTip(text("study.why.missing", path=path))
+                action.setEnabled(False)
         tidy.setEnabled(bool(gone))
         tidy.triggered.connect(lambda: recent.forget(*gone))
-        self.menu.addAction(tidy)
+
+
+def _line(key: str, path: Path) -> str:
+    """Line of a study on the list of recent ones."""
+    return text(key, name=path.stem, folder=path.parent).replace("&", "&&")
 
 
 def about(study: Study) -> str:

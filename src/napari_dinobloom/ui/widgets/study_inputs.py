@@ -162,7 +162,11 @@ class StudyInputs(QFrame):
 
     def clear(self) -> None:
         """Empty the list; nothing of a study changes."""
-        self.inputs = ()
+        self.take_off(self.inputs)
+
+    def take_off(self, paths: Sequence[str]) -> None:
+        """Take some files and folders off the list, such as those that a study holds now."""
+        self.inputs = tuple(path for path in self.inputs if path not in paths)
         self.look()
 
     def why_not(self) -> str:

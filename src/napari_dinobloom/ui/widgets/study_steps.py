@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_dinobloom.io.study import Study
@@ -29,6 +29,9 @@ WINDOWS: Mapping[str, str] = {
     "report": "Report",
 }
 """Window of a step, by the name that the manifest gives it."""
+
+SETTLED = 500
+"""Milliseconds without an act of a person after which the states are looked up: a look reads the whole reference."""
 
 MARKS = {"done": "✓", "stale": "↻", "missing": "○", "unknown": "?"}
 
@@ -89,9 +92,14 @@ class StudySteps(QWidget):
         column.addLayout(grid)
         self.lookup = Lookup(_states, self)
         self.lookup.found.connect(self._show)
-        self._signals = ("study", "job", "revision", "gates_revision")
-        for name in self._signals:
-            getattr(session.events, name).connect(self.refresh)
+        self.settling = QTimer(self)
+        self.settling.setSingleShot(True)
+        self.settling.setInterval(SETTLED)
+        self.settling.timeout.connect(self.refresh)
+        self._slots = {"study": self.refresh, "job": self.refresh}
+        self._slots |= dict.fromkeys(("revision", "gates_revision"), self._soon)
+        for name, slot in self._slots.items():
+            getattr(session.events, name).connect(slot)
         session.events.study.connect(self.take_over)
         session.events.progress.connect(self._follow)
         for box in (self.until, self.specimen):
@@ -101,8 +109,8 @@ class StudySteps(QWidget):
 
     def detach(self) -> None:
         """Stop listening to the session, which lives on."""
-        for name in self._signals:
-            getattr(self._session.events, name).disconnect(self.refresh, missing_ok=True)
+        for name, slot in self._slots.items():
+            getattr(self._session.events, name).disconnect(slot, missing_ok=True)
         self._session.events.study.disconnect(self.take_over, missing_ok=True)
         self._session.events.progress.disconnect(self._follow, missing_ok=True)
 
@@ -122,9 +130,19 @@ class StudySteps(QWidget):
         self.buttons[step] = button
         return button
 
+    def _soon(self, _event: object = None) -> None:
+        """Look the states up when people have paused."""
+        self.settling.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the states are about to be looked up."""
+        return self.settling.isActive() or self.lookup.busy
+
     def refresh(self) -> None:
         """Look up the states, in a second thread; while a job is under way they stay as they were."""
         study = self._session.study
+        self.settling.stop()
         if study is None:
             self.lookup.ask(None)
             self._show(())

@@ -10,7 +10,7 @@ from napari_dinobloom.ui.following import Follower
 from napari_dinobloom.ui.picking import Picker
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text
-from napari_dinobloom.ui.widgets.column import Column
+from napari_dinobloom.ui.widgets.column import Column, while_there
 from napari_dinobloom.ui.widgets.job_controls import JobControls
 from napari_dinobloom.ui.widgets.study_header import StudyHeader
 from napari_dinobloom.ui.widgets.study_inputs import StudyInputs
@@ -71,5 +71,5 @@ class StudyWidget(Column):
         """Take the pictures in, and do the steps up to the chosen one."""
         asked = {**self.inputs.settings, "specimen": self.steps.specimen.currentData()}
         until = self.steps.until.currentData()
-        if study_job.start_steps(self._viewer, self._session, self.inputs.inputs, until, **asked) is not None:
-            self.inputs.clear()
+        taken = while_there(self, self.inputs.take_off)
+        study_job.start_steps(self._viewer, self._session, self.inputs.inputs, until, taken=taken, **asked)
