@@ -100,9 +100,17 @@ def test_a_cell_beyond_the_distance_limit_goes_unnamed_as_in_use() -> None:
     found = settle(truth, said, np.ones(200, np.float32), distance, np.array(["a", "b"]), "held out")
     far = distance > found.distance_limit
     assert far[:3].all()
-    assert far.sum() == 3 + 2 + 2, "the far wrong ones, the two wrong ones beside them, a hundredth of the right ones"
-    assert found.confusion.tolist() == [[93, 0, 7], [0, 100, 0]]
-    assert (found.accuracy, found.accuracy_named, found.abstained) == (0.975, 1.0, pytest.approx(0.035))
+    assert far.sum() == 3 + 2 + 1, "the far wrong ones, the two wrong ones beside them, a hundredth of the right ones"
+    assert found.confusion.tolist() == [[94, 0, 6], [0, 100, 0]]
+    assert (found.accuracy, found.accuracy_named, found.abstained) == (0.975, 1.0, pytest.approx(0.03))
+
+
+def test_few_cells_do_not_put_the_farthest_of_themselves_beyond_the_limit() -> None:
+    truth = np.array(["a", "a", "b", "b"])
+    distance = np.array([1.0, 2.0, 3.0, 4.0])
+    found = settle(truth, truth, np.ones(4, np.float32), distance, np.array(["a", "b"]), "held out")
+    assert found.distance_limit == 4.0
+    assert found.confusion.tolist() == [[2, 0, 0], [0, 2, 0]]
 
 
 def test_what_is_no_number_is_below_any_threshold() -> None:

@@ -67,6 +67,7 @@ def drawn_study(path: Path, *, n: int = 48, patients: int = 8, atlas: Atlas | No
         }
     )
     x = draw(codes, 2)
+    x[-1, 5] += 12  # the last cell is unlike all others
     if atlas is not None:
         named = atlas.classify(x, [f"{int(one[2:]):064x}"[:16] for one in field])
         for column in ("predicted", "confidence", "abstained", "distance"):

@@ -181,7 +181,7 @@ def settle(
     right = predicted == truth
     threshold, _, _ = choose_threshold(confidence, right, truth)
     near = distance[right]
-    limit = float(np.quantile(near, DISTANCE_QUANTILE)) if len(near) else float("inf")
+    limit = float(np.quantile(near, DISTANCE_QUANTILE, method="higher")) if len(near) else float("inf")
     silent = below(confidence, threshold) | (distance > limit)
     named = np.where(silent, UNCLASSIFIED, predicted)
     per_class = [[part.mean() for part in (right[own], ~silent[own], (right & ~silent)[own])]

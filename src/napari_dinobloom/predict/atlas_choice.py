@@ -21,7 +21,7 @@ from napari_dinobloom.predict.abstention import Calibration, calibrate
 from napari_dinobloom.predict.atlas import Atlas
 from napari_dinobloom.predict.knn import KnnClassifier, Metric, Weights
 
-VERSION = 2
+VERSION = 3
 """Raised when the same choice would give other numbers."""
 
 
