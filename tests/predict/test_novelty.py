@@ -40,7 +40,9 @@ def test_the_limit_is_that_of_the_kth_neighbour_of_held_out_cells() -> None:
     apart[np.arange(len(asked)), asked] = np.inf
     far = np.sort(apart, axis=1)[:, 9]
     found = calibrate(atlas.X, atlas.y, atlas.source, atlas.held_out, k=10)
-    assert found.distance_limit == pytest.approx(np.quantile(far, 0.99, method="higher"), rel=1e-5)  # all are named rightly here
+    assert found.distance_limit == pytest.approx(
+        np.quantile(far, 0.99, method="higher"), rel=1e-5
+    )  # all are named rightly here
     named = atlas.classify(atlas.X[asked], atlas.source[asked].tolist())
     np.testing.assert_allclose(named["distance"], far, rtol=1e-5)
     assert named["unlike"].tolist() == (named["distance"] > atlas.distance_limit).tolist()
