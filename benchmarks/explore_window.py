@@ -48,6 +48,7 @@ from napari_dinobloom.io.generate import generate_smear
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline.crops import FILE, ROWS, row_keys
 from napari_dinobloom.ui import layers
+from napari_dinobloom.ui.cell_rows import cell_rows
 from napari_dinobloom.ui.following import Follower
 from napari_dinobloom.ui.gating import gating_of
 from napari_dinobloom.ui.images import TAG
@@ -309,7 +310,7 @@ def hover(window: Window, watch: Stopwatch, runs: int) -> dict[str, Any]:
 def cells_in_image(window: Window) -> Any:
     """A 4096 x 4096 image with the cells of the study's only field, as the plugin would open it."""
     side = window.study.fields[0].width
-    rows = layers.cell_rows(window.study, ["f0"])
+    rows = cell_rows(window.study, ["f0"])
     labels = np.zeros((side, side), rows.dtype)
     for value, (y0, x0, y1, x1) in rows.boxes.items():
         labels[y0:y1, x0:x1] = value

@@ -20,9 +20,10 @@ from napari_dinobloom.io.pseudonyms import FILE, PseudonymousStudy, read_pseudon
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.trust import is_id
 from napari_dinobloom.pipeline import patient_reports as module
+from napari_dinobloom.pipeline.patient_bags import made_of
 from napari_dinobloom.pipeline.patient_groups import keep_groups
 from napari_dinobloom.pipeline.patient_reports import file_names, iter_patient_reports, patient_reports
-from napari_dinobloom.pipeline.patients import OUTDATED, PatientResult, _made_of
+from napari_dinobloom.pipeline.patients import OUTDATED, PatientResult
 from napari_dinobloom.pipeline.settings import resolve
 from napari_dinobloom.progress import drain
 
@@ -135,7 +136,7 @@ def _result(study: Study) -> PatientResult:
     )
     scores = pd.DataFrame({"model": ["gated"], "auc": [0.5]})
     file = study.path / "models" / "m.safetensors"
-    return PatientResult(("AML", "none"), table, scores, notes, file, "gated", _made_of(study))
+    return PatientResult(("AML", "none"), table, scores, notes, file, "gated", made_of(study))
 
 
 def test_under_pseudonyms_no_name_gets_out(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,9 @@ from napari_dinobloom.explore.gate_axes import axes_table
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.tables import read_csv
 from napari_dinobloom.pipeline import patients
+from napari_dinobloom.pipeline.patient_bags import collect
 from napari_dinobloom.pipeline.patient_groups import keep_groups
 from napari_dinobloom.pipeline.patients import (
-    collect,
     fits,
     iter_apply_patients,
     iter_train_patients,

@@ -11,6 +11,7 @@ from painted import CENTRES
 
 from napari_dinobloom.explore.gates import RangeGate
 from napari_dinobloom.ui import layers
+from napari_dinobloom.ui.cell_rows import cell_rows
 from napari_dinobloom.ui.following import Follower
 from napari_dinobloom.ui.gating import gating_of
 from napari_dinobloom.ui.images import tag
@@ -81,7 +82,7 @@ def test_gated_cells_have_the_colour_of_their_gate(scene) -> None:
     value = int(features.loc[features["cell_id"] == inside, "index"].iloc[0])
     assert np.allclose(scene.cells.colormap.colors[value][:3], np.array([0x12, 0x34, 0x56]) / 255, atol=0.01)
     scene.session.colour_by = "class"
-    rows = layers.cell_rows(scene.study, [scene.study.fields[0].id], scene.study.specimen)
+    rows = cell_rows(scene.study, [scene.study.fields[0].id], scene.study.specimen)
     plain = layers.lookup(rows.features["index"].to_numpy(), rows.names, scene.study.palette)
     assert np.allclose(scene.cells.colormap.colors, plain.colors)
 

@@ -11,6 +11,7 @@ from painted import CENTRES, CLASSES, HEIGHT, WIDTH
 
 from napari_dinobloom.cells.taxonomy import describe
 from napari_dinobloom.ui import layers
+from napari_dinobloom.ui.cell_rows import cell_rows
 from napari_dinobloom.ui.images import TAG, tag
 
 pytestmark = pytest.mark.gui
@@ -69,7 +70,7 @@ def test_a_cell_is_said_not_to_count_as_the_study_counts(make_study):
     study = make_study()
     study.set_review(study.cells.obs_names[1])
     study.update(settings=study.settings | {"count": "reviewed"})
-    found = layers.cell_rows(study, [study.fields[0].id])
+    found = cell_rows(study, [study.fields[0].id])
     assert list(found.features["not_counted"]) == ["unreviewed", "", "unreviewed"]
 
 

@@ -8,7 +8,7 @@ from napari.components import ViewerModel
 from painted import CENTRES
 
 from napari_dinobloom.pipeline import edits
-from napari_dinobloom.ui import layers, redraw
+from napari_dinobloom.ui import cell_rows, layers, redraw
 from napari_dinobloom.ui.images import tag
 
 pytestmark = pytest.mark.gui
@@ -85,7 +85,8 @@ def test_a_number_that_does_not_fit_the_pixels_makes_them_wider(make_study, smea
     study = make_study()
     layer = shown(study, smear)
     assert layer.dtype == np.uint16
-    monkeypatch.setattr(layers, "LOOKUP_LIMIT", 4)
+    for module in (layers, cell_rows):
+        monkeypatch.setattr(module, "LOOKUP_LIMIT", 4)
     edits.add_at(study, study.fields[0].id, 20, 90)
     redraw.update(layer, study)
     assert layer.dtype == np.int32

@@ -99,8 +99,9 @@ def _train_study(path: Path, groups: Path | None, few: bool, options: dict[str, 
     """Train on a study."""
     from napari_dinobloom.explore.gate_comparison import read_groups
     from napari_dinobloom.io.study import Study
+    from napari_dinobloom.pipeline.patient_bags import collect
     from napari_dinobloom.pipeline.patient_groups import groups_of, keep_groups
-    from napari_dinobloom.pipeline.patients import collect, iter_train_patients, with_cells
+    from napari_dinobloom.pipeline.patients import iter_train_patients, with_cells
 
     with Study.open(path) as study:
         known = read_groups(groups) if groups is not None else groups_of(study)

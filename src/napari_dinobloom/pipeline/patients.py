@@ -25,10 +25,9 @@ from napari_dinobloom.explore.gates.base import nearest
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.io.tables import write_csv
 from napari_dinobloom.io.trust import inside
-from napari_dinobloom.pipeline.crops import policy_of
+from napari_dinobloom.pipeline.patient_bags import Bags, about, collect, made_of
 from napari_dinobloom.pipeline.patient_groups import groups_of
 from napari_dinobloom.pipeline.patient_learning import Float32, iter_learn, out_of_fold, packed, table_of
-from napari_dinobloom.pipeline.settings import digest, resolve
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -44,8 +43,6 @@ SAME = ("encoder_sha256", "pooling", "crops", "stain")
 """What the cells of a study and those a model was trained on have in common."""
 NAMED = 10
 """Patients that a note names."""
-FIRST = 4
-"""Numbers of each embedding by which it is known whether the cells were embedded anew."""
 OUTDATED = "Predicted groups were made with other embeddings or cells than the study has now: train or apply again."
 
 
@@ -80,28 +77,6 @@ class PatientResult:
     model: Path
     recommended: str = ""
     made_of: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Bags:
-    """The cells of the patients of a study that take part: living, not excluded, embedded.
-
-    Attributes
-    ----------
-    names : list of str
-        Patients, sorted.
-    rows : list of (n_i,) arrays of int
-        Rows of the cell table.
-    X : list of (n_i, D) arrays of float32
-        Embeddings.
-    sources : list of set of str
-        Hashes of each patient's fields.
-    """
-
-    names: list[str]
-    rows: list[NDArray[np.intp]]
-    X: list[Float32]
-    sources: list[set[str]]
 
 
 def iter_train_patients(study: Study, groups: Mapping[str, str], **options: Any) -> Steps[PatientResult]:
@@ -250,8 +225,8 @@ def patient_result(study: Study) -> PatientResult | None:
         shown = [f"{kind}:{name}" for kind in ("p", "mean") for name in classes]
         table = table.astype({"cells": int, "out_of_fold": bool} | dict.fromkeys(shown, float))
         model = inside(study.path, str(raw["model"]))
-        recommended, made_of = (str(raw.get(key, "")) for key in ("recommended", "made_of"))
-        return PatientResult(classes, table, scores, notes, model, recommended, made_of)
+        more = {key: str(raw.get(key, "")) for key in ("recommended", "made_of")}
+        return PatientResult(classes, table, scores, notes, model, **more)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -261,64 +236,9 @@ def patient_result(study: Study) -> PatientResult | None:
 def fits(study: Study, result: PatientResult) -> bool:
     """Whether a result was made of the embeddings and cells that the study has now."""
     try:
-        return result.made_of == _made_of(study)
+        return result.made_of == made_of(study)
     except StudyError:  # not embedded any more
         return False
-
-
-def _made_of(study: Study) -> str:
-    """Digest of what a result rests on: which cells take part, whose they are, and how they were embedded."""
-    x, used = _taking_part(study)
-    obs = study.cells.obs
-    parts = ["\n".join(obs.index[used]), "\n".join(obs["patient"].astype(str).to_numpy()[used])]
-    found = hashlib.sha256("\n\n".join(parts).encode("utf-8", "backslashreplace"))
-    found.update(np.ascontiguousarray(x[used, :FIRST]).tobytes())
-    return digest(about(study), found.hexdigest())
-
-
-def collect(study: Study) -> Bags:
-    """Collect the cells of each patient that take part.
-
-    Raises
-    ------
-    StudyError
-        If no cell is embedded.
-    """
-    x, used = _taking_part(study)
-    obs = study.cells.obs
-    patient = obs["patient"].astype(str).to_numpy()
-    names = sorted(set(patient[used]))
-    rows = [used[patient[used] == name] for name in names]
-    hashes = {record.id: record.sha256 for record in study.fields}
-    field = obs["field"].astype(str).to_numpy()
-    sources = [{hashes.get(one, "") for one in set(field[part])} for part in rows]
-    return Bags(names, rows, [x[part] for part in rows], sources)
-
-
-def _taking_part(study: Study) -> tuple[Float32, NDArray[np.intp]]:
-    """Embeddings of all cells, and rows of those that take part."""
-    adata, obs = study.cells, study.cells.obs
-    if adata.X is None or "encoder_sha256" not in adata.uns.get("dinobloom", {}):
-        raise StudyError(f"{study.path}: its cells are not embedded yet. Run the study once.")
-    x = np.asarray(adata.X, dtype=np.float32)
-    away = obs["deleted"].to_numpy(bool) | obs["excluded"].to_numpy(bool) | obs["gone"].to_numpy(bool)
-    away |= (obs["duplicate_of"] != "").to_numpy(bool)  # the same cell, seen in an overlapping field
-    patient = obs["patient"].astype(str).to_numpy()
-    return x, np.flatnonzero(~away & (patient != "") & np.isfinite(x).all(axis=1))
-
-
-def about(study: Study) -> dict[str, Any]:
-    """What the cells of a study are, as a model file says it."""
-    notes = study.cells.uns.get("dinobloom", {})
-    if "encoder_sha256" not in notes:
-        raise StudyError(f"{study.path}: its cells are not embedded yet. Run the study once.")
-    return {
-        "encoder": str(notes.get("encoder", "")),
-        "encoder_sha256": str(notes["encoder_sha256"]),
-        "pooling": str(notes.get("pooling", "class")),
-        "crops": policy_of(resolve(study.settings, {})).to_dict(),
-        "stain": str(notes.get("stain", "")),
-    }
 
 
 def check_same(model: AttentionMIL, cells: Mapping[str, Any], path: Path) -> None:
@@ -385,10 +305,10 @@ def _keep(
     state: dict[str, Any] = {"schema": SCHEMA, "model": path.relative_to(study.path).as_posix(), "notes": list(notes)}
     state["classes"] = classes
     state |= {"table": packed(table), "scores": packed(scores)}
-    state |= {"recommended": recommended, "made_of": (made_of := _made_of(study))}
+    state |= {"recommended": recommended, "made_of": (digested := made_of(study))}
     with disk_errors(study.path / STATE):
         write_text(study.path / STATE, json.dumps(state, ensure_ascii=False, allow_nan=False) + "\n")
-    return PatientResult(tuple(classes), table, scores, notes, path, recommended, made_of)
+    return PatientResult(tuple(classes), table, scores, notes, path, recommended, digested)
 
 
 def _unpacked(raw: Mapping[str, Any]) -> pd.DataFrame:

@@ -7,26 +7,23 @@ not grow with the study.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import pandas as pd
 
 from napari_dinobloom.progress import Progress, Steps, drain
 from napari_dinobloom.report.budget import Budget
-from napari_dinobloom.report.counting import REASONS, Selection, Specimen
+from napari_dinobloom.report.counting import REASONS
 from napari_dinobloom.report.fields import FieldView, iter_fields
 from napari_dinobloom.report.figures import map_figure
 from napari_dinobloom.report.gallery import SHOWN, Crops, iter_galleries
 from napari_dinobloom.report.legend import Entry, Legend
 from napari_dinobloom.report.overview import cautions, groups
 from napari_dinobloom.report.page import environment, own_script, page_file
-from napari_dinobloom.report.reported import ReportedStudy, ReportInput
+from napari_dinobloom.report.reported import ReportedStudy, ReportInput, Said
 from napari_dinobloom.report.sightings import REASON_WORDS
-
-if TYPE_CHECKING:
-    from napari_dinobloom.report.schemes import Scheme
 
 VERSION = 2
 """Raised when the same study would give another report."""
@@ -38,63 +35,13 @@ _BYTES_PER_FIELD = 900
 _FIXED_BYTES = 4_000_000
 
 
-def write_report(
-    study: ReportedStudy,
-    path: str | Path,
-    *,
-    differential: pd.DataFrame,
-    summary: pd.DataFrame,
-    specimen: Specimen | None = None,
-    crops: Crops | None = None,
-    atlas_info: Mapping[str, object] | None = None,
-    encoder_info: Mapping[str, object] | None = None,
-    settings: Mapping[str, object] | None = None,
-    versions: Mapping[str, str] | None = None,
-    licences: Sequence[tuple[str, str]] = (),
-    problems: Sequence[tuple[str, str]] = (),
-    created: str | None = None,
-    scheme: Scheme | None = None,
-    selection: Selection = "all",
-) -> Path:
+def write_report(study: ReportedStudy, path: str | Path, *, crops: Crops | None = None, **said: Unpack[Said]) -> Path:
     """Write the report of a study as one HTML file and return its path; parameters as for `iter_write_report`."""
-    return drain(
-        iter_write_report(
-            study,
-            path,
-            differential=differential,
-            summary=summary,
-            specimen=specimen,
-            crops=crops,
-            atlas_info=atlas_info,
-            encoder_info=encoder_info,
-            settings=settings,
-            versions=versions,
-            licences=licences,
-            problems=problems,
-            created=created,
-            scheme=scheme,
-            selection=selection,
-        )
-    )
+    return drain(iter_write_report(study, path, crops=crops, **said))
 
 
 def iter_write_report(
-    study: ReportedStudy,
-    path: str | Path,
-    *,
-    differential: pd.DataFrame,
-    summary: pd.DataFrame,
-    specimen: Specimen | None = None,
-    crops: Crops | None = None,
-    atlas_info: Mapping[str, object] | None = None,
-    encoder_info: Mapping[str, object] | None = None,
-    settings: Mapping[str, object] | None = None,
-    versions: Mapping[str, str] | None = None,
-    licences: Sequence[tuple[str, str]] = (),
-    problems: Sequence[tuple[str, str]] = (),
-    created: str | None = None,
-    scheme: Scheme | None = None,
-    selection: Selection = "all",
+    study: ReportedStudy, path: str | Path, *, crops: Crops | None = None, **said: Unpack[Said]
 ) -> Steps[Path]:
     """Write the report of a study as one HTML file, whole or not at all.
 
@@ -104,23 +51,10 @@ def iter_write_report(
         The study.
     path : path
         The file; replaced if it exists.
-    differential, summary : DataFrame
-        As the functions of these names in `report.differential` return them.
-    specimen : {"blood", "marrow"}, optional
-        What was counted; by default what the study says.
     crops : Crops, optional
         Pictures of all cells by row of the cell table; without them the galleries say that none were kept.
-    atlas_info, encoder_info, settings : mapping, optional
-        For the chapter on method; nested mappings are spread out. ``classes`` (sequence of str) and ``distance_limit``
-        (float) of the atlas decide on cautions.
-    versions : mapping of str to str, optional
-        By default those of the installed packages that make numbers.
-    licences, problems : sequence of (str, str)
-        What is used and its terms; inputs that never became a field and why.
-    created : str, optional
-        By default now, in UTC.
-    scheme, selection
-        What the differential was counted by, as its ``scheme`` and ``cells``: other cells are said not to count.
+    **said
+        What `Said` lists; ``differential`` and ``summary`` are needed.
 
     Yields
     ------
@@ -137,21 +71,7 @@ def iter_write_report(
     StudyError
         If the file cannot be written (full disk, read-only folder); what stood at `path` before is then untouched.
     """
-    data = ReportInput.of(
-        study,
-        differential=differential,
-        summary=summary,
-        specimen=specimen,
-        atlas_info=atlas_info,
-        encoder_info=encoder_info,
-        settings=settings,
-        versions=versions,
-        licences=licences,
-        problems=problems,
-        created=created,
-        scheme=scheme,
-        selection=selection,
-    )
+    data = ReportInput.of(study, **said)
     return (yield from _iter_write(data, study, crops, Path(path)))
 
 

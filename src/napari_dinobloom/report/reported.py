@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Required, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,42 @@ class ReportedStudy(Fields, Protocol):
     @property
     def palette(self) -> Mapping[str, str]:
         """Colour of each class."""
+
+
+class Said(TypedDict, total=False):
+    """What a report says beside the study itself; `differential` and `summary` are needed.
+
+    Attributes
+    ----------
+    differential, summary : DataFrame
+        As the functions of these names in `report.differential` return them.
+    specimen : {"blood", "marrow"}
+        What was counted; by default what the study says.
+    atlas_info, encoder_info, settings : mapping
+        For the chapter on method; nested mappings are spread out. ``classes`` (sequence of str) and ``distance_limit``
+        (float) of the atlas decide on cautions.
+    versions : mapping of str to str
+        By default those of the installed packages that make numbers.
+    licences, problems : sequence of (str, str)
+        What is used and its terms; inputs that never became a field and why.
+    created : str
+        By default now, in UTC.
+    scheme, selection
+        What the differential was counted by, as its ``scheme`` and ``cells``: other cells are said not to count.
+    """
+
+    differential: Required[pd.DataFrame]
+    summary: Required[pd.DataFrame]
+    specimen: Specimen | None
+    atlas_info: Mapping[str, object] | None
+    encoder_info: Mapping[str, object] | None
+    settings: Mapping[str, object] | None
+    versions: Mapping[str, str] | None
+    licences: Sequence[tuple[str, str]]
+    problems: Sequence[tuple[str, str]]
+    created: str | None
+    scheme: Scheme | None
+    selection: Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,43 +135,27 @@ class ReportInput:
     selection: Selection = "all"
 
     @classmethod
-    def of(
-        cls,
-        study: ReportedStudy,
-        *,
-        differential: pd.DataFrame,
-        summary: pd.DataFrame,
-        specimen: Specimen | None = None,
-        atlas_info: Mapping[str, object] | None = None,
-        encoder_info: Mapping[str, object] | None = None,
-        settings: Mapping[str, object] | None = None,
-        versions: Mapping[str, str] | None = None,
-        licences: Sequence[tuple[str, str]] = (),
-        problems: Sequence[tuple[str, str]] = (),
-        created: str | None = None,
-        scheme: Scheme | None = None,
-        selection: Selection = "all",
-    ) -> ReportInput:
-        """Gather it from a study; parameters as for `report.html.iter_write_report`."""
+    def of(cls, study: ReportedStudy, **said: Unpack[Said]) -> ReportInput:
+        """Gather it from a study and what is said beside it."""
         adata = study.cells
         return cls(
             name=study.name,
-            specimen=specimen or study.specimen,
+            specimen=said.get("specimen") or study.specimen,
             fields=study.fields,
             obs=pd.DataFrame(adata.obs),
             coordinates=_coordinates(adata),
             palette=study.palette,
-            differential=differential,
-            summary=summary,
-            atlas=atlas_info or {},
-            encoder=encoder_info or {},
-            settings=settings or {},
-            versions=versions if versions is not None else _versions(),
-            licences=licences,
-            problems=problems,
-            created=created or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            scheme=scheme,
-            selection=selection,
+            differential=said["differential"],
+            summary=said["summary"],
+            atlas=said.get("atlas_info") or {},
+            encoder=said.get("encoder_info") or {},
+            settings=said.get("settings") or {},
+            versions=_versions() if (versions := said.get("versions")) is None else versions,
+            licences=said.get("licences", ()),
+            problems=said.get("problems", ()),
+            created=said.get("created") or datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            scheme=said.get("scheme"),
+            selection=said.get("selection", "all"),
         )
 
     def sightings(self) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from qtpy.QtCore import QTimer
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.celltable import split_cell_id
 from napari_dinobloom.ui import layers
+from napari_dinobloom.ui.cell_rows import cell_rows
 from napari_dinobloom.ui.gating import gating_of
 from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.map import colouring
@@ -202,7 +203,7 @@ class Follower:
             if mark.get("role") != "cells" or mark.get("study") != str(study.path):
                 continue
             if found is None:
-                rows = layers.cell_rows(study, mark["fields"], study.specimen)
+                rows = cell_rows(study, mark["fields"], study.specimen)
                 layers.recolour(layer, rows.names, study.palette)
                 continue
             at = table.index.get_indexer(layer.features["cell_id"].to_numpy(dtype=object))

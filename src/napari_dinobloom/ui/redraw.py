@@ -15,6 +15,7 @@ from napari_dinobloom.cells.correct import within
 from napari_dinobloom.io.masks import FieldMasks
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.ui import layers
+from napari_dinobloom.ui.cell_rows import cell_rows
 from napari_dinobloom.ui.images import TAG, tag
 
 Box = tuple[int, ...]
@@ -47,7 +48,7 @@ def update(layer: Labels, study: Study, touched: Iterable[str] = ()) -> None:
     """
     mark = tag(layer)
     fields, specimen = mark["fields"], study.specimen
-    now = layers.cell_rows(study, fields, specimen)
+    now = cell_rows(study, fields, specimen)
     if layer.ndim == 3 or now.dtype.itemsize > layer.dtype.itemsize:
         # In a stack a new number moves those of later planes; their pixels are lazy, so that building it anew is cheap.
         layers.take(layer, layers.cell_layer(study, fields, name="", stack=layer.ndim == 3, specimen=specimen))
