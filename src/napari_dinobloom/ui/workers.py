@@ -22,7 +22,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.progress import Progress, Steps, drain
-from napari_dinobloom.ui import preferences
+from napari_dinobloom.ui import preferences, torch_loading
 from napari_dinobloom.ui.session import Job, Session
 from napari_dinobloom.ui.texts import step_title, text
 
@@ -199,6 +199,7 @@ def start(
         show_warning(text("job.refused", job=session.job.title, title=title))
         return None
     preferences.apply()
+    torch_loading.load_beside()
     task = Task(title, partial(steps, *args, **kwargs))
     worker: StepsWorker = create_worker(task, _worker_class=StepsWorker, _ignore_errors=True, _start_thread=False)
     bar = _Bar(total=0, desc=title, cancel_callback=worker.quit)
