@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/explore.py --only gates [--note "..."] [--cells 1000000]
     OMP_NUM_THREADS=1 python benchmarks/explore.py --only window [--clusters-plotter FOLDER] [--runs 12]
+    python benchmarks/explore.py --only fit [--cells 80000]
     python benchmarks/explore.py --only map [--cells 80000]
     python benchmarks/explore.py --only place
     python benchmarks/explore.py --only restandardise [--figure docs/images/mixing.png]
@@ -166,9 +167,12 @@ def window(options: argparse.Namespace) -> dict[str, Any]:
         os.execv(xvfb, [xvfb, "-a", "-s", "-screen 0 1600x1000x24", sys.executable, *sys.argv])
     import napari
     import vispy
-    from explore_window import measure
+    from explore_window import fit, measure
 
-    found = measure(options.cells, options.runs, options.clusters_plotter)
+    if options.only == "fit":
+        found = fit(options.cells)
+    else:
+        found = measure(options.cells, options.runs, options.clusters_plotter)
     return {"milliseconds": found, "napari": napari.__version__, "vispy": vispy.__version__}
 
 
@@ -182,7 +186,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("gates", "window", *MAPS), default="gates", help="part to measure")
+    parser.add_argument("--only", choices=("gates", "window", "fit", *MAPS), default="gates", help="part to measure")
     parser.add_argument("--cells", type=int, help="80,000 for a map, else a million")
     parser.add_argument("--figure", type=Path, help="where to draw the map before and after re-standardising")
     parser.add_argument("--runs", type=int, default=12, help="of each operation in the window")
@@ -190,7 +194,7 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what else ran on the machine; kept with the figures")
     parser.add_argument("--dry", action="store_true", help="write nothing")
     options = parser.parse_args()
-    options.cells = options.cells or (80_000 if options.only == "map" else 1_000_000)
+    options.cells = options.cells or (80_000 if options.only in ("map", "fit") else 1_000_000)
     part = {
         "command": command(),
         "note": options.note,

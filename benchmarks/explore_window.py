@@ -45,7 +45,7 @@ from napari_dinobloom.explore.study_gates import StudyGates
 from napari_dinobloom.io.celltable import complete
 from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.generate import generate_smear
-from napari_dinobloom.io.study import Study
+from napari_dinobloom.io.study import CELLS, Study
 from napari_dinobloom.pipeline.crops import FILE, ROWS, row_keys
 from napari_dinobloom.ui import layers
 from napari_dinobloom.ui.cell_rows import cell_rows
@@ -56,6 +56,7 @@ from napari_dinobloom.ui.map.canvas import MapCanvas
 from napari_dinobloom.ui.map.card import Card
 from napari_dinobloom.ui.map.legend import Legend
 from napari_dinobloom.ui.map.view import MapView
+from napari_dinobloom.ui.map_job import start_refit
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.widgets.gate_panel import GatePanel
 from napari_dinobloom.ui.widgets.map_widget import MapWidget
@@ -82,8 +83,11 @@ PARTS: dict[str, tuple[type, str]] = {
 """Methods whose time is taken."""
 
 
-def make_study(path: Path, count: int, side: int, fields: int) -> Study:
-    """A study of `count` cells on a map of ten clouds, in fields of `side` pixels; their pictures are not there."""
+def make_study(path: Path, count: int, side: int, fields: int, dim: int = 1) -> Study:
+    """A study of `count` cells on a map of ten clouds, in fields of `side` pixels; their pictures are not there.
+
+    With more than one dimension their embeddings are drawn from ten clouds too, so that a map can be fitted to them.
+    """
     random, study = np.random.default_rng(0), Study.create(path)
     study.update(
         fields=[
@@ -107,10 +111,15 @@ def make_study(path: Path, count: int, side: int, fields: int) -> Study:
         "predicted": np.array(["neutrophil_segmented", "lymphocyte", "monocyte", "eosinophil", "blast"])[kind % 5],
         "confidence": random.random(count, dtype=np.float32),
     }
-    adata = AnnData(X=np.zeros((count, 1), np.float32), obs=complete(pd.DataFrame(obs)))
+    clouds = random.normal(size=(10, dim)).astype(np.float32) if dim > 1 else np.zeros((10, 1), np.float32)
+    noise = 0.5 * random.standard_normal((count, dim), np.float32) if dim > 1 else 0
+    adata = AnnData(X=clouds[kind] + noise, obs=complete(pd.DataFrame(obs)))
     adata.obsm["X_umap"] = (random.uniform(-8, 8, (10, 2))[kind] + random.normal(size=(count, 2))).astype(np.float32)
-    adata.uns["dinobloom"] = {"projection": {"kind": "umap", "hash": "ab" * 32}}
+    adata.uns["dinobloom"] = {
+        "encoder": "made up", "encoder_sha256": "0" * 64, "projection": {"kind": "umap", "hash": "ab" * 32},
+    }  # fmt: skip
     study.save_cells(adata)
+    study.finish_step("embed", "made up", (CELLS,))
     return study
 
 
@@ -312,7 +321,7 @@ def cells_in_image(window: Window) -> Any:
     side = window.study.fields[0].width
     rows = cell_rows(window.study, ["f0"])
     labels = np.zeros((side, side), rows.dtype)
-    for value, (y0, x0, y1, x1) in rows.boxes.items():
+    for value, (y0, x0, y1, x1) in enumerate(rows.boxes):
         labels[y0:y1, x0:x1] = value
     mark = {"role": "cells", "study": str(window.study.path), "fields": ("f0",), "boxes": rows.boxes}
     colours = layers.lookup(rows.features["index"].to_numpy(), rows.names, {})
@@ -382,6 +391,22 @@ def renderer(window: Window) -> str:
 
     window.canvas._scene.set_current()
     return str(gl.glGetParameter(gl.GL_RENDERER))
+
+
+def fit(cells: int, dim: int = 384) -> dict[str, Any]:
+    """Longest stall while a map is fitted anew to embeddings of so many cells, which the window shows meanwhile."""
+    found = Found()
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["NAPARI_DINOBLOOM_HOME"] = place
+        window = Window(make_study(Path(place) / "many.dinobloom", cells, 40_000, 10, dim))
+        before = np.array(window.study.cells.obsm["X_umap"])
+        found[f"stall, fit of {cells:,} x {dim}"] = stall(
+            window.session, lambda: start_refit(window.session), window.drawn
+        )
+        if np.array_equal(before, window.study.cells.obsm["X_umap"]):
+            raise RuntimeError(f"no new map came: {window.session.message}")
+        window.close()
+    return dict(found)
 
 
 def measure(cells: int, runs: int, clusters_plotter: str) -> dict[str, Any]:

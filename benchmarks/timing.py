@@ -145,5 +145,6 @@ def stall(session: Any, begin: Callable[[], Any], drawn: Times, seconds: float =
     return {
         "seconds": round(ticks[-1] - ticks[0], 2),
         "longest": round(1000 * max(later - tick for tick, later in pairwise(ticks)), 1),
+        "longest, after seconds": round(max(pairwise(ticks), key=lambda pair: pair[1] - pair[0])[0] - ticks[0], 2),
         "beside draws of the map": round(1000 * max(beside), 1),
     }

@@ -17,7 +17,14 @@ from napari_dinobloom.encoders.networks.vit import attention
 from napari_dinobloom.encoders.positions import resample_positions
 from napari_dinobloom.training.distillation import Group, LossWeights, MaskedTransformer, Network, SelfDistillation
 from napari_dinobloom.training.heads import DINOHead
-from napari_dinobloom.training.losses import balance, cross_entropy, koleo_loss, patch_weights
+from napari_dinobloom.training.losses import (
+    balance,
+    cross_entropy,
+    dino_loss,
+    ibot_loss,
+    koleo_loss,
+    sinkhorn_knopp,
+)
 from napari_dinobloom.training.optimiser import apply_schedule, clip_gradients, make_optimiser, multipliers
 from napari_dinobloom.training.products import use_in
 from napari_dinobloom.training.schedules import Schedules, Values
@@ -32,24 +39,12 @@ STEPS = [
 ]
 
 
-def sinkhorn_knopp(
-    logits: Tensor, temperature: float, iterations: int = 3, *, parts: int = 1, valid: Tensor | None = None
-) -> Tensor:
-    """Assignment of all rows, balanced in one part or in several."""
+def in_parts(logits: Tensor, temperature: float, parts: int, iterations: int = 3) -> Tensor:
+    """Assignment of all rows, balanced in several parts."""
     scaled = (logits.detach() / temperature).chunk(parts)
-    counts = (torch.ones(len(logits), dtype=torch.bool) if valid is None else valid).chunk(parts)
+    counts = torch.ones(len(logits), dtype=torch.bool).chunk(parts)
     found = balance(lambda part: scaled[part], counts, iterations)
     return torch.cat([found.assignment(lambda part: scaled[part], part) for part in range(parts)])
-
-
-def dino_loss(student: Tensor, assignment: Tensor) -> Tensor:
-    return cross_entropy(student / 0.1, assignment).mean()
-
-
-def ibot_loss(student: Tensor, assignment: Tensor, masks: Tensor) -> Tensor:
-    places = masks.flatten().nonzero().flatten()
-    weights = patch_weights(masks, places, torch.ones_like(places, dtype=torch.bool))
-    return (cross_entropy(student / 0.1, assignment) * weights.to(student.dtype)).sum() / len(masks)
 
 
 def _close(found: Tensor, golden: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -65,7 +60,7 @@ def test_the_dino_loss(conformance: Conformance) -> None:
     rule, golden = conformance
     assignment = sinkhorn_knopp(_drawn(rule, "teacher_logits", 16), 0.05)
     _close(assignment, golden["dino/sinkhorn"])
-    _close(sinkhorn_knopp(_drawn(rule, "teacher_logits", 16), 0.05, parts=3), golden["dino/sinkhorn"])
+    _close(in_parts(_drawn(rule, "teacher_logits", 16), 0.05, 3), golden["dino/sinkhorn"])
     student = _drawn(rule, "student_logits", 16).requires_grad_()
     loss = dino_loss(student, assignment)
     loss.backward()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from napari_dinobloom.cli import atlas, count, evaluate, extras, gate, map, mil, steps, weights
+from napari_dinobloom.cli import atlas, count, evaluate, extras, gate, map, mil, steps, train, weights
 
 app = typer.Typer(
     name="napari-dinobloom",
@@ -13,7 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (steps, count, extras, evaluate, atlas, weights, gate, map, mil):
+for part in (steps, count, extras, evaluate, atlas, weights, gate, map, mil, train):
     part.register(app)
 
 

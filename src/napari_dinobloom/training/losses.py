@@ -113,6 +113,81 @@ def balance(
     return Balance(by_prototype, by_row, shift, only)
 
 
+def sinkhorn_knopp(
+    logits: Tensor,
+    temperature: float,
+    iterations: int = 3,
+    *,
+    valid: Tensor | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """Assign rows to prototypes so that all prototypes are used alike: `balance` of one part that lies in memory.
+
+    Parameters
+    ----------
+    logits : Tensor (rows, prototypes)
+        The teacher's scores.
+    temperature : float
+        Teacher temperature, above 0.
+    iterations : int, default: 3
+        Rounds; each balances prototypes, then rows.
+    valid : Tensor (rows,) of bool, optional
+        Rows that count; others (padding) change nothing and get an assignment of 0.
+    group : ProcessGroup, optional
+        Balance over the rows of all processes of this group, which all have to call.
+
+    Returns
+    -------
+    Tensor (rows, prototypes)
+        float32 (float64 for float64 logits), each valid row with the sum 1; without gradient.
+    """
+    scaled = _exact(logits.detach()) / temperature
+    counts = torch.ones(len(logits), dtype=torch.bool, device=logits.device) if valid is None else valid
+    return balance(lambda _: scaled, [counts], iterations, group=group).assignment(lambda _: scaled, 0)
+
+
+def dino_loss(student_logits: Tensor, assignment: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy of the student's class tokens against the teacher's assignment, averaged over rows.
+
+    Parameters
+    ----------
+    student_logits, assignment : Tensor (rows, prototypes)
+        Scores of the student; target from `sinkhorn_knopp`, of the other crop of the same picture.
+    temperature : float, default: 0.1
+        Student temperature.
+
+    Returns
+    -------
+    Tensor ()
+    """
+    return cross_entropy(_exact(student_logits) / temperature, assignment).mean()
+
+
+def ibot_loss(student_logits: Tensor, assignment: Tensor, masks: Tensor, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy of the student's masked patches against the teacher's assignment of the same patches.
+
+    Each masked patch weighs 1 / (masked patches of its image); the sum is divided by the number of images, those
+    without a mask included.
+
+    Parameters
+    ----------
+    student_logits, assignment : Tensor (masked patches, prototypes)
+        In the order in which `masks` holds True, image by image.
+    masks : Tensor (images, patches) of bool
+        Masked patches.
+    temperature : float, default: 0.1
+        Student temperature.
+
+    Returns
+    -------
+    Tensor ()
+    """
+    places = masks.flatten().nonzero().flatten()
+    weights = patch_weights(masks, places, torch.ones_like(places, dtype=torch.bool))
+    lost = cross_entropy(_exact(student_logits) / temperature, assignment)
+    return (lost * weights.to(lost.dtype)).sum() / len(masks)
+
+
 def koleo_loss(x: Tensor) -> Tensor:
     """Kozachenko-Leonenko estimate of (minus) the entropy of embeddings on the sphere: keeps them apart.
 

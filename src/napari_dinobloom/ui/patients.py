@@ -20,9 +20,9 @@ from napari_dinobloom.progress import Progress, Steps
 from napari_dinobloom.ui import workers
 from napari_dinobloom.ui.correction import why_closed
 from napari_dinobloom.ui.jobs import refresh_cells, start_job
-from napari_dinobloom.ui.optimisers import leave_triton_out
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
+from napari_dinobloom.ui.torch_loading import leave_triton_out
 
 if TYPE_CHECKING:
     from napari_dinobloom.pipeline.patients import PatientResult
@@ -48,6 +48,7 @@ class Cohort:
         self._result: PatientResult | None = None
         session.events.job.connect(self._on_job)
         session.events.study.connect(self._forget)
+        session.events.groups_revision.connect(self._forget)
 
     def _on_job(self, job: object) -> None:
         """A job has ended, which may have left another result."""
@@ -114,10 +115,10 @@ class Cohort:
         if study is None:
             return pd.Series(dtype=int)
         obs = study.cells.obs
-        away = obs["deleted"] | obs["excluded"] | obs["gone"] | (obs["duplicate_of"] != "")
-        living = obs.loc[~away, "patient"].astype(str)
-        found: pd.Series[int] = living[living != ""].value_counts().sort_index()
-        return found
+        deleted, excluded, gone = (obs[name].to_numpy(bool) for name in ("deleted", "excluded", "gone"))
+        living = ~(deleted | excluded | gone) & (obs["duplicate_of"].to_numpy() == "")
+        found: pd.Series[int] = obs["patient"].iloc[np.flatnonzero(living)].value_counts().sort_index()
+        return found.drop("", errors="ignore")
 
     def table(self) -> pd.DataFrame:
         """One row a patient: ``patient cells group predicted probability how``; empty text and NaN where unknown."""
@@ -193,10 +194,11 @@ class Cohort:
             show_warning(text("patients.read_only", why=why))
             return False
         try:
-            self._groups = keep_groups(study, self._groups | dict(groups))
+            keep_groups(study, self._groups | dict(groups), who=self._session.reader or None)
         except DinoBloomError as error:
             show_warning(str(error))
             return False
+        self._session.groups_revision += 1
         return True
 
     def train(self, **options: Any) -> workers.StepsWorker | None:
