@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from napari_dinobloom.errors import ImageError
-from napari_dinobloom.io import tiff
+from napari_dinobloom.io import lazy
 from napari_dinobloom.io.pixels import cmyk_to_rgb, on_white, to_uint8
 from napari_dinobloom.io.smear import check_smear, read_smear, write_picture
 
@@ -68,7 +68,7 @@ def test_only_the_header_is_read_before_the_pixels_are_asked_for(tmp_path: Path)
 def test_tiff_layouts_give_the_very_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], chunk: int
 ) -> None:
-    monkeypatch.setattr(tiff, "CHUNK", chunk)
+    monkeypatch.setattr(lazy, "CHUNK", chunk)
     pixels = np.moveaxis(RGB, -1, 0) if options.get("planarconfig") == "separate" else RGB
     smear = read_smear(save_tiff(tmp_path / "a.tif", pixels, **options))
     np.testing.assert_array_equal(smear.load(), RGB)
@@ -343,7 +343,7 @@ def test_a_file_that_changes_after_opening_is_noticed(tmp_path: Path) -> None:
 
 
 def test_regions_and_threads_give_the_same_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff, "CHUNK", 16)
+    monkeypatch.setattr(lazy, "CHUNK", 16)
     smear = read_smear(save_tiff(tmp_path / "a.tif", RGB, tile=(16, 16), compression="zlib"))
     assert isinstance(smear.image, da.Array)
     assert smear.image.chunks[0] == (16, 16, 16)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells import dyed
 from napari_dinobloom.cells.background import Background
+from napari_dinobloom.cells.region import Region
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.cells.segmenter import Found, get_segmenter
 from napari_dinobloom.cells.stain import Stain, light_and_stain
@@ -135,6 +136,11 @@ class Brought:
     def tiled(self, tile: int | None, scratch: Path | None) -> Brought:
         """Give itself: marks are read at once."""
         del tile, scratch
+        return self
+
+    def within(self, region: Region) -> Brought:
+        """Give itself: marks are taken wherever they lie."""
+        del region
         return self
 
     def iter_find(self, image: Any, scale: Scale, *, light: Background | None = None) -> Steps[Found]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from importlib import metadata, util
 from itertools import pairwise
@@ -25,6 +26,7 @@ from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
     from napari_dinobloom.cells.background import Background
+    from napari_dinobloom.cells.region import Region
     from napari_dinobloom.cells.scale import Scale
     from napari_dinobloom.cells.segmenter import Segmenter
 
@@ -90,6 +92,21 @@ def _version() -> str:
         return "unknown"
 
 
+class _Network:
+    """Cellpose's network, loaded when it is first asked; one for a segmenter and all that are made of it."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._lock = threading.Lock()  # fields are segmented in threads
+
+    def eval(self, picture: NDArray[np.uint8], **more: Any) -> Any:
+        """Ask it; one thread after the other."""
+        with self._lock:
+            if self._model is None:
+                self._model = _load()
+            return self._model.eval(picture, **more)
+
+
 class CellposeSegmenter:
     """Finds cells with Cellpose-SAM and keeps those with a nucleus.
 
@@ -118,8 +135,8 @@ class CellposeSegmenter:
         check_installed()
         self._nuclei = nuclei
         self._window = window
-        self._model: Any = None
-        self._lock = threading.Lock()  # fields are segmented in threads, the network is one
+        self._network = _Network()
+        self._region: Region | None = None
 
     @property
     def key(self) -> str:
@@ -131,16 +148,24 @@ class CellposeSegmenter:
         del tile, scratch
         return self
 
+    def within(self, region: Region) -> CellposeSegmenter:
+        """Give the same that reads only windows with nuclei in a region."""
+        found = copy(self)
+        found._nuclei, found._region = self._nuclei.within(region), region
+        return found
+
     def iter_find(self, image: Any, scale: Scale, *, light: Background) -> Steps[Found]:
         """Find the cells of a field; see `Segmenter.iter_find`."""
         nuclei = (yield from self._nuclei.iter_find(image, scale, light=light)).masks
-        limits = _limits(image)
+        limits = _limits(image if self._region is None else self._region.sample)
         shape = (int(image.shape[0]), int(image.shape[1]))
         windows = list(_windows(shape, self._window, int(np.ceil(MARGIN_UM / scale.pixel_size_um))))
         rows: list[tuple[list[int], Bitmap, Bitmap]] = []
         for done, (read, core) in enumerate(windows):
             yield Progress(done, len(windows), "cells (Cellpose)")
             y0, x0, y1, x1 = read
+            if self._region is not None and not self._region.touches(*read):
+                continue
             labels = self._labels(np.ascontiguousarray(image[y0:y1, x0:x1]), scale.pixel_size_um, limits)
             kernels = _drawn(nuclei, read)
             rows += _white_cells(labels, kernels, read, core, SMALLEST_NUCLEUS_UM2 / scale.pixel_size_um**2)
@@ -149,12 +174,9 @@ class CellposeSegmenter:
 
     def _labels(self, picture: NDArray[np.uint8], pixel_um: float, limits: NDArray[np.float64]) -> NDArray[np.int32]:
         """(Y, X) int32 of all cells in one window."""
-        with self._lock:
-            if self._model is None:
-                self._model = _load()
-            found = self._model.eval(
-                picture, diameter=CELL_UM / pixel_um, channel_axis=2, normalize={"lowhigh": limits.tolist()}
-            )
+        found = self._network.eval(
+            picture, diameter=CELL_UM / pixel_um, channel_axis=2, normalize={"lowhigh": limits.tolist()}
+        )
         labels = np.asarray(found[0])
         if labels.shape != picture.shape[:2]:
             raise InputError(f"Cellpose {_version()} gave labels {labels.shape} for a picture {picture.shape[:2]}. "

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells import background, instances, stain
 from napari_dinobloom.cells.instances import REACH_UM, Maps
+from napari_dinobloom.cells.region import Region
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.cells.segmenter import Found
 from napari_dinobloom.cells.stain import Stain, nuclear_map, stain_of
@@ -90,6 +91,10 @@ class LearnedSegmenter:
         Folder that keeps the cells of finished tiles, so that a run that was stopped goes on after the last of them.
     device : str
         ``cpu`` by default, so that every machine finds the same cells.
+    part : (int, int) or None
+        Only the tiles of part i of n, which several processes may finish at once into one `scratch`.
+    region : Region or None
+        Where cells are sought; nothing else of the picture is read. A cell counts if the middle of its box lies there.
     """
 
     name: str = "learned"
@@ -97,6 +102,8 @@ class LearnedSegmenter:
     tile: int = TILE_PX
     scratch: Path | None = None
     device: str = "cpu"
+    part: tuple[int, int] | None = None
+    region: Region | None = None
 
     @property
     def key(self) -> str:
@@ -121,8 +128,14 @@ class LearnedSegmenter:
         Found
             Cells with their nuclei, in the order of tiles.
         """
-        lattice = Lattice(image, light, stain_of(image, light), NETWORK_UM / scale.pixel_size_um, self.device)
-        tiles = list(lattice.tiles(self.tile))
+        seen = image if self.region is None else self.region.sample
+        factor = NETWORK_UM / scale.pixel_size_um
+        lattice = Lattice(image, light, stain_of(seen, light), factor, self.device, self.region)
+        # a tile has the cells that peak in it; their middles, which lie in the region, may be across its border
+        tiles = [tile for tile in lattice.tiles(self.tile) if lattice.sought(tile, REACH_PX)]
+        if self.part is not None:
+            number, count = self.part
+            tiles = tiles[len(tiles) * number // count : len(tiles) * (number + 1) // count]
         parts = []
         for done, tile in enumerate(tiles):
             yield Progress(done, len(tiles), "white cells")
@@ -134,6 +147,10 @@ class LearnedSegmenter:
         """Give the same with another tile size, if one is named, and a folder for finished tiles."""
         return replace(self, tile=tile or self.tile, scratch=scratch)
 
+    def within(self, region: Region) -> LearnedSegmenter:
+        """Give the same that looks for cells in a region only."""
+        return replace(self, region=region)
+
     def _tile(self, lattice: Lattice, tile: Box, scale: Scale) -> Found:
         """Cells of one tile, from its file if it was finished before."""
         if self.scratch is None:
@@ -141,6 +158,8 @@ class LearnedSegmenter:
         path = self.scratch / f"{tile[0]:07d}-{tile[1]:07d}.npz"
         light = (lattice.light.colour.tolist(), lattice.light.surface.tolist())
         key = f"{self.key}|{tile}|{lattice.factor!r}|{lattice.shape}|{light}"
+        if self.region is not None:
+            key += f"|{self.region.key}"
         try:
             masks, hints, stored = load_masks(path)
             if stored == key:
@@ -169,6 +188,8 @@ class Lattice:
         Pixels of the picture per pixel of the network.
     device : str
         Where the network runs.
+    region : Region or None
+        Where cells are sought; blocks that no cell there reaches are taken for background and never read.
     """
 
     image: Any
@@ -176,6 +197,7 @@ class Lattice:
     colours: Stain
     factor: float
     device: str = "cpu"
+    region: Region | None = None
     _blocks: dict[tuple[int, int], tuple[Half, Half]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -192,6 +214,13 @@ class Lattice:
         for y in range(0, height, step):
             for x in range(0, width, step):
                 yield y, x, min(y + step, height), min(x + step, width)
+
+    def sought(self, box: Box, reach: int = 0) -> bool:
+        """Whether cells are sought in a part of the network's grid, or within `reach` of it."""
+        if self.region is None:
+            return True
+        around = (box[0] - reach, box[1] - reach, box[2] + reach, box[3] + reach)
+        return self.region.touches(*(n * self.factor for n in around))
 
     def maps(self, box: Box) -> Maps:
         """Maps of a part of the network's grid: y0, x0, y1, x1, even numbers."""
@@ -213,9 +242,11 @@ class Lattice:
     def _paste(self, masks: Float, coarse: Float, box: Box, row: int, column: int) -> None:
         """Copy what a block knows of `box`."""
         place = (row, column)
+        top, left = row * self.core[0], column * self.core[1]
+        if not self.sought((top, left, top + self.core[0], left + self.core[1]), 2 * REACH_PX):
+            return
         if place not in self._blocks:
             self._blocks[place] = self._compute(row, column)
-        top, left = row * self.core[0], column * self.core[1]
         y0, x0 = max(box[0], top), max(box[1], left)
         y1, x1 = min(box[2], top + self.core[0]), min(box[3], left + self.core[1])
         for target, source, size in ((masks, self._blocks[place][0], 1), (coarse, self._blocks[place][1], 2)):
@@ -301,15 +332,17 @@ def find_in(lattice: Lattice, tile: Box, scale: Scale) -> Found:
 
     height, width = (n + n % 2 for n in lattice.shape)
     y0, x0 = max(tile[0] - REACH_PX, 0), max(tile[1] - REACH_PX, 0)
-    region = (y0, x0, min(tile[2] + REACH_PX, height), min(tile[3] + REACH_PX, width))
+    around = (y0, x0, min(tile[2] + REACH_PX, height), min(tile[3] + REACH_PX, width))
     owned = (tile[0] - y0, tile[1] - x0, tile[2] - y0, tile[3] - x0)
     boxes, cells, nuclei, hints = [], [], [], []
     area = scale.pixel_size_um**2
-    for instance in instances.find_instances(lattice.maps(region), owned, lattice.colours):
+    for instance in instances.find_instances(lattice.maps(around), owned, lattice.colours):
         drawn = instances.outline(instance, (y0, x0), lattice.factor, lattice.full)
         if drawn is None:
             continue
         box, cell, nucleus = drawn
+        if lattice.region is not None and not lattice.region.holds((box[0] + box[2]) / 2, (box[1] + box[3]) / 2):
+            continue
         at_border = box[0] == 0 or box[1] == 0 or box[2] == lattice.full[0] or box[3] == lattice.full[1]
         least = SMALLEST_NUCLEUS_UM2 * (0.5 if at_border else 1.0)
         if cell.sum() * area < SMALLEST_CELL_UM2 or nucleus.sum() * area < least:

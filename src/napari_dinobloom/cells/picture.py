@@ -6,7 +6,7 @@ helps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells import background
 from napari_dinobloom.cells import scale as scales
+from napari_dinobloom.cells.region import Region
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.errors import ImageError
 from napari_dinobloom.io.pixels import GREY, MIN_SIDE, on_white, to_uint8
@@ -100,7 +101,7 @@ def as_picture(image: Any) -> Any:
     return on_white(pixels) if shape[2] == 4 else pixels
 
 
-def look_over(image: Any, pixel_size_um: float | None) -> Look:
+def look_over(image: Any, pixel_size_um: float | None, region: Region | None = None) -> Look:
     """Find light and scale of a picture, and whether stained cells can be sought in it.
 
     Parameters
@@ -109,12 +110,20 @@ def look_over(image: Any, pixel_size_um: float | None) -> Look:
         (Y, X, 3) uint8, NumPy or lazy.
     pixel_size_um : float or None
         Scale where it is known.
+    region : Region, optional
+        Where cells are sought: only its sample is looked at, and its light taken for even.
 
     Returns
     -------
     Look
-        With notes where something is odd.
+        With notes where something is odd; not usable where the region is empty.
     """
+    if region is not None:
+        if not region.sample.size:
+            nothing = background.Background(np.full(3, 255, np.float32), np.zeros((6, 3), np.float32))
+            return Look(nothing, Scale(pixel_size_um or scales.ASSUMED_UM, "user"), False, ())
+        seen = look_over(region.sample, pixel_size_um)
+        return replace(seen, light=replace(seen.light, surface=np.zeros((6, 3), np.float32)))
     thin = background.thinned(image)
     light = background.find_background(thin)
     known = None if pixel_size_um is None else Scale(float(pixel_size_um), "user")

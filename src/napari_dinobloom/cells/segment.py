@@ -19,6 +19,7 @@ import pandas as pd
 
 from napari_dinobloom.cells import measures
 from napari_dinobloom.cells.picture import as_picture, look_over
+from napari_dinobloom.cells.region import Region
 from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.cells.segmenter import Found, Segmenter, get_segmenter
 from napari_dinobloom.io.labelimage import draw_on_disk
@@ -89,6 +90,7 @@ def segment(
     segmenter: str | Segmenter = "learned",
     tile: int | None = None,
     scratch: Path | None = None,
+    region: Region | None = None,
 ) -> Cells:
     """Find the white blood cells of a stained smear field.
 
@@ -105,6 +107,8 @@ def segment(
         Side in pixels of what is read and finished in one go, default 4096; decides memory, never the cells.
     scratch : Path, optional
         Folder that keeps finished tiles, so that a run that was stopped goes on after the last of them.
+    region : Region, optional
+        Part of a whole slide in which cells are sought (`napari_dinobloom.cells.monolayer`); default: all of it.
 
     Returns
     -------
@@ -118,7 +122,7 @@ def segment(
     ValueError
         If it is no picture at all, smaller than 8 pixels, or `pixel_size_um` or `tile` is no positive number.
     """
-    return drain(iter_segment(image, pixel_size_um, segmenter=segmenter, tile=tile, scratch=scratch))
+    return drain(iter_segment(image, pixel_size_um, segmenter=segmenter, tile=tile, scratch=scratch, region=region))
 
 
 def iter_segment(
@@ -128,6 +132,7 @@ def iter_segment(
     segmenter: str | Segmenter = "learned",
     tile: int | None = None,
     scratch: Path | None = None,
+    region: Region | None = None,
 ) -> Steps[Cells]:
     """Twin of `segment` that yields `Progress` and returns its result."""
     _check_numbers(pixel_size_um, tile)
@@ -135,8 +140,10 @@ def iter_segment(
     finder = get_segmenter(segmenter) if isinstance(segmenter, str) else segmenter
     if tile or scratch:
         finder = finder.tiled(tile, scratch)
+    if region is not None:
+        finder = finder.within(region)
     yield Progress(0, 1, "scale")
-    seen = look_over(picture, pixel_size_um)
+    seen = look_over(picture, pixel_size_um, region)
     found = Found.none()
     marked = finder.name.startswith("labels:")  # marks need no stain
     if seen.usable or marked:

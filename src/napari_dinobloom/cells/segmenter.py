@@ -16,6 +16,7 @@ from napari_dinobloom.progress import Steps
 
 if TYPE_CHECKING:
     from napari_dinobloom.cells.background import Background
+    from napari_dinobloom.cells.region import Region
     from napari_dinobloom.cells.scale import Scale
 
 NAMES = ("learned", "cellpose")
@@ -104,6 +105,9 @@ class Segmenter(Protocol):
     def tiled(self, tile: int | None, scratch: Path | None) -> Segmenter:
         """Give the same with another tile size and a folder for finished tiles; itself where it has no tiles."""
 
+    def within(self, region: Region) -> Segmenter:
+        """Give the same that looks for cells in a region only; itself where cells are known without looking."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
@@ -126,6 +130,9 @@ class _Noted:
 
     def tiled(self, tile: int | None, scratch: Path | None) -> Segmenter:
         return replace(self, segmenter=self.segmenter.tiled(tile, scratch))
+
+    def within(self, region: Region) -> Segmenter:
+        return replace(self, segmenter=self.segmenter.within(region))
 
     def iter_find(self, image: Any, scale: Scale, *, light: Background) -> Steps[Found]:
         found = yield from self.segmenter.iter_find(image, scale, light=light)

@@ -6,7 +6,9 @@ neighbourhood are kept for a while, so that each is decoded about once, and the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,13 @@ class Parts:
                 y1, x1 = min(bottom, y + block.shape[0]), min(right, x + block.shape[1])
                 part[y0 - top : y1 - top, x0 - left : x1 - left] = block[y0 - y : y1 - y, x0 - x : x1 - x]
         return part
+
+
+def iter_blocks(image: Any) -> Iterator[tuple[int, int, Image]]:
+    """Each block of a field with the row and column of its upper left pixel, row by row; each is read once."""
+    rows, columns = (_edges(image, axis) for axis in (0, 1))
+    for row, column in product(range(len(rows) - 1), range(len(columns) - 1)):
+        yield int(rows[row]), int(columns[column]), _read(image, rows, columns, row, column)
 
 
 def _read(image: Any, rows: NDArray[np.int64], columns: NDArray[np.int64], row: int, column: int) -> Image:

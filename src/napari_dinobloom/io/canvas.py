@@ -102,9 +102,12 @@ class Canvas:
         (3,) light behind, 0 to 255.
     variety : float
         0: cells as in a textbook; up to 1: cells of one type differ in strength and shape as they do between slides.
+    pallor : tuple of float
+        Share of its thickness that a red cell lacks in its middle: least and most.
     """
 
     variety = 0.0
+    pallor = (0.35, 0.8)
 
     def __init__(self, height: int, width: int, pixel_um: float, stain: Stain, rng: np.random.Generator) -> None:
         self.density = np.zeros((height, width, 3), np.float32)

@@ -18,7 +18,7 @@ INSIDE = "study"
 """Root id of the study folder itself: its fields lie below it, in ``fields/``."""
 
 _ROOT = re.compile(r"study|r[1-9][0-9]{0,5}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"(sampled:)?[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class FieldRecord:
     root : str
         ``r1``, ``r2``, ... : a folder whose place only this machine's own locations file knows; ``study``: the study.
     sha256 : str
-        Hash of the file's bytes, 64 hex digits, or empty where the file could not be read.
+        Hash of the file's bytes, 64 hex digits, of a large slide ``sampled:`` and 64 hex digits
+        (`napari_dinobloom.io.fingerprint`), or empty where the file could not be read.
     height, width : int
         Size in pixels; 0 where unknown.
     pixel_size_um : float or None

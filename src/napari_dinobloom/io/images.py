@@ -12,6 +12,7 @@ from napari_dinobloom.io import locations, lock, manifest
 from napari_dinobloom.io.atomic import disk_errors
 from napari_dinobloom.io.fields import INSIDE, FieldRecord, make_id
 from napari_dinobloom.io.folder import StudyFolder
+from napari_dinobloom.io.omezarr import is_picture
 from napari_dinobloom.io.roots import find_root
 from napari_dinobloom.io.smear import Smear, read_smear, write_picture
 from napari_dinobloom.io.trust import check_relative, inside
@@ -86,7 +87,7 @@ class StudyImages(StudyFolder):
                     f"Run again with that folder as input, or call study.remember_root({record.root!r}, FOLDER)."
                 )
             path, place = known / record.file, known
-        if not path.is_file():
+        if not path.is_file() and not is_picture(path):
             raise StudyError(
                 f"{path}: the image of field {record.id!r} is gone. Connect its disk or put it back into {place}; if "
                 f"it was moved, call study.remember_root({record.root!r}, FOLDER) or run again with its new folder."

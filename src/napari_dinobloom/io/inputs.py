@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.io import fingerprint, omezarr, slides
 from napari_dinobloom.io.trust import check_text, why_not_relative
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-"""Endings of the pictures that are taken from folders and globs, in any case."""
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", *slides.ENDINGS)
+"""Endings of the pictures that are taken from folders and globs, in any case; beside these OME-Zarr folders."""
 
 STUDY_ENDING = ".dinobloom"
 
@@ -78,7 +79,8 @@ def find_images(inputs: Sequence[str | Path]) -> Inputs:
     ----------
     inputs : sequence of str or Path
         Files (of any ending), folders (searched with all below them, for `ENDINGS`; hidden files and studies are left
-        out, links to folders not followed) and globs such as ``slides/*/*.png``.
+        out, links to folders not followed) and globs such as ``slides/*/*.png``. An OME-Zarr folder is one picture;
+        pictures that a VMS slide consists of are none by themselves.
 
     Returns
     -------
@@ -104,7 +106,7 @@ def _expand(name: str) -> tuple[list[Source], str]:
     """Files of one input, and why there are none."""
     path = Path(os.path.abspath(os.path.expanduser(name)))
     try:
-        if path.is_dir():
+        if path.is_dir() and not omezarr.is_picture(path):
             return _in_folder(path)
         if path.exists():
             return [Source(path, path.parent, path.name)], ""
@@ -122,11 +124,13 @@ def _in_folder(folder: Path) -> tuple[list[Source], str]:
     sources: list[Source] = []
     denied: list[str] = []
     for place, folders, files in os.walk(folder, onerror=lambda error: denied.append(str(error.filename))):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_study(Path(place, name)))
-        for name in files:
-            if _is_picture(name):
-                path = Path(place, name)
-                sources.append(Source(path, folder, path.relative_to(folder).as_posix()))
+        inner = [name for name in folders if not name.startswith(".") and not _is_study(Path(place, name))]
+        folders[:] = sorted(name for name in inner if not name.lower().endswith(omezarr.ENDING))
+        found = [name for name in inner if omezarr.is_picture(Path(place, name))]
+        parts = _parts_of_slides(Path(place), files)
+        for name in [*found, *(name for name in files if _is_picture(name) and name not in parts)]:
+            path = Path(place, name)
+            sources.append(Source(path, folder, path.relative_to(folder).as_posix()))
     if denied:
         return sources, f"the folder {_printable(denied[0])} cannot be read. Check who may read it."
     if not sources:
@@ -141,11 +145,13 @@ def _in_glob(pattern: str) -> tuple[list[Source], str]:
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
     sources: list[Source] = []
-    for match in sorted(glob.glob(absolute, recursive=True)):
-        path = Path(match)
-        if path.is_dir() and not path.is_symlink() and not _is_study(path) and "**" not in pattern:
+    matches = [Path(match) for match in sorted(glob.glob(absolute, recursive=True))]
+    parts_in = {folder: _parts_of_slides(folder, _names_in(folder)) for folder in {path.parent for path in matches}}
+    for path in matches:
+        picture = omezarr.is_picture(path)
+        if path.is_dir() and not picture and not path.is_symlink() and not _is_study(path) and "**" not in pattern:
             sources += [Source(s.path, root, s.path.relative_to(root).as_posix()) for s in _in_folder(path)[0]]
-        elif path.is_file() and _is_picture(path.name):
+        elif picture or (_is_picture(path.name) and path.name not in parts_in[path.parent] and path.is_file()):
             sources.append(Source(path, root, path.relative_to(root).as_posix()))
     if not sources:
         return [], f"matches no images ({', '.join(ENDINGS)}). Check the pattern; quote it so that the shell leaves it."
@@ -155,6 +161,20 @@ def _in_glob(pattern: str) -> tuple[list[Source], str]:
 def _is_picture(name: str) -> bool:
     """Whether a file is taken from a folder: not hidden (macOS leaves ``._`` twins) and of a known ending."""
     return not name.startswith(".") and name.lower().endswith(ENDINGS)
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Names in a folder; none where it cannot be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _parts_of_slides(folder: Path, names: Sequence[str]) -> set[str]:
+    """Files in a folder that are parts of a VMS or VMU slide in it."""
+    texts = [folder / name for name in names if name.lower().endswith((".vms", ".vmu"))]
+    return {name for path in texts for name in fingerprint.named_in(path)}
 
 
 def _is_study(folder: Path) -> bool:

@@ -97,7 +97,7 @@ def draw_red_cell(canvas: Canvas, y: float, x: float, radius: float) -> None:
     far = np.hypot(along, across)
     limit = radius * wobble(rng, dy, dx, 0.03)
     share = far / limit
-    palest = rng.uniform(0.35, 0.8)
+    palest = rng.uniform(*canvas.pallor)
     if canvas.variety and rng.random() < 0.3:  # thick parts of a smear have red cells without a pale centre
         palest = 0.1
     pallor = palest * np.exp(-((share / rng.uniform(0.38, 0.5)) ** 2))

@@ -109,6 +109,8 @@ def _open(path: Path) -> ImageFile:
         opened: ImageFile = plugin(str(path))
     except ImageError:
         raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: is gone. Put it back, or connect its disk.") from error
     except Exception as error:  # a damaged header makes the plugins raise nearly anything
         raise ImageError(_damaged(str(path), error)) from error
     return opened

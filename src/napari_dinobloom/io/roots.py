@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from napari_dinobloom.io.fields import FieldRecord
+from napari_dinobloom.io.fingerprint import fingerprint_of
 
 _SAMPLES = 3
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    """
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def find_root(folder: Path, known: Mapping[str, Path | None], fields: Sequence[FieldRecord]) -> str | None:
@@ -48,15 +36,15 @@ def find_root(folder: Path, known: Mapping[str, Path | None], fields: Sequence[F
         if place is not None and place.is_dir():
             continue
         mine = [record for record in fields if record.root == root and record.sha256]
-        there = [record for record in mine if (folder / record.file).is_file()][:_SAMPLES]
+        there = [record for record in mine if (folder / record.file).exists()][:_SAMPLES]
         if there and all(_same(folder / record.file, record.sha256) for record in there):
             return root
     return None
 
 
 def _same(path: Path, sha256: str) -> bool:
-    """Whether a file can be read and has this hash."""
+    """Whether a picture can be read and has this hash."""
     try:
-        return sha256_of(path) == sha256
+        return fingerprint_of(path) == sha256
     except OSError:
         return False

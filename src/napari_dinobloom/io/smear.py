@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import ImageError
-from napari_dinobloom.io import raster, tiff
+from napari_dinobloom.io import omezarr, raster, slides, tiff
 from napari_dinobloom.io.atomic import replacing
 from napari_dinobloom.io.fields import stem_of
 from napari_dinobloom.io.pixels import check_pixels
@@ -40,12 +40,20 @@ class Smear:
         File name without its ending.
     path : Path or None
         Where it was read from; None for a picture in memory.
+    coarser : tuple of dask.array.Array
+        (Y, X, 3) uint8, lazy: smaller versions that the file holds, the finest first; none of a plain picture.
     """
 
     image: da.Array
     pixel_size_um: float | None
     name: str
     path: Path | None
+    coarser: tuple[da.Array, ...] = ()
+
+    @property
+    def levels(self) -> tuple[da.Array, ...]:
+        """`image` and its smaller versions, the finest first."""
+        return (self.image, *self.coarser)
 
     def load(self) -> NDArray[np.uint8]:
         """Read all pixels and check that they can be a stained smear.
@@ -66,34 +74,47 @@ class Smear:
 
 
 def read_smear(path: str | Path, *, max_pixels: int | None = None) -> Smear:
-    """Open a PNG, JPEG, BMP, TIFF or OME-TIFF picture; only its header is read.
+    """Open a picture or a whole slide; only its header is read.
 
     Parameters
     ----------
     path : str or Path
-        The file. Of a pyramid the full resolution is taken, of several series the first.
+        PNG, JPEG, BMP, TIFF, OME-TIFF, an OME-Zarr folder (0.4, 0.5), or a slide of a scanner that OpenSlide reads
+        (`napari_dinobloom.io.slides.ENDINGS`; extra ``wsi``). Of several series the first is taken.
     max_pixels : int, optional
-        Largest number of pixels that is accepted; by default `MAX_PIXELS`, for TIFFs in tiles or strips
+        Largest number of pixels that is accepted; by default `MAX_PIXELS`, for what is stored in tiles or strips
         `MAX_PIXELS_TILED`.
 
     Returns
     -------
     Smear
-        ``image`` is (Y, X, 3) uint8; `napari_dinobloom.io.pixels` says how other pixels are converted.
+        ``image`` is (Y, X, 3) uint8, ``levels`` are all levels of a pyramid; `napari_dinobloom.io.pixels` says how
+        other pixels are converted.
 
     Raises
     ------
     ImageError
-        If the file is missing, empty, damaged in its header, no picture, greyscale, or too large. The message names
-        the file and the remedy.
+        If the file is missing, empty, damaged in its header, no picture, greyscale, too large, or needs OpenSlide,
+        which is not there. The message names the file and the remedy.
     """
     path = Path(path)
-    start = _first_bytes(path)
-    reader = tiff.open_tiff if start[:4] in tiff.SIGNATURES else raster.open_raster
-    image, pixel_size_um = reader(path, max_pixels)
+    (image, *coarser), pixel_size_um = _open(path, max_pixels)
     if pixel_size_um is not None and not PIXEL_SIZE_RANGE_UM[0] <= pixel_size_um <= PIXEL_SIZE_RANGE_UM[1]:
         pixel_size_um = None
-    return Smear(image=image, pixel_size_um=pixel_size_um, name=stem_of(path.name), path=path)
+    return Smear(image, pixel_size_um, stem_of(path.name), path, tuple(coarser))
+
+
+def _open(path: Path, max_pixels: int | None) -> tuple[tuple[da.Array, ...], float | None]:
+    """Levels and pixel size of a picture, by what its place, name or first bytes tell of its format."""
+    if omezarr.is_picture(path):
+        return omezarr.open_omezarr(path, max_pixels)
+    start = _first_bytes(path)
+    if path.suffix.lower() in slides.ENDINGS:
+        return slides.open_slide(path, max_pixels)
+    if start[:4] in tiff.SIGNATURES:
+        return tiff.open_tiff(path, max_pixels)
+    image, pixel_size_um = raster.open_raster(path, max_pixels)
+    return (image,), pixel_size_um
 
 
 def read_pixels(path: str | Path) -> NDArray[np.uint8]:

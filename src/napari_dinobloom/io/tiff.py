@@ -1,4 +1,8 @@
-"""TIFF and OME-TIFF pictures, read region by region; pyramids at full resolution, planes and samples in any order."""
+"""TIFF and OME-TIFF pictures, read region by region at every level of a pyramid; planes and samples in any order.
+
+Compressions that tifffile cannot undo by itself (JPEG, JPEG 2000, LZW without the package imagecodecs) are read in one
+piece through Pillow, of large or pyramidal tiled files region by region through OpenSlide.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import ImageError
+from napari_dinobloom.io import slides
+from napari_dinobloom.io.lazy import lazy_picture
 from napari_dinobloom.io.pixels import (
     GREY,
     MAX_PIXELS,
@@ -29,8 +35,8 @@ if TYPE_CHECKING:
 
 SIGNATURES = {b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"}
 
-CHUNK = 2048
-"""Side of the regions that are read at once, in pixels; rounded up to whole tiles or strips."""
+DIRECT_PIXELS = 64_000_000
+"""Larger tiled pictures of a compression that tifffile cannot undo go through OpenSlide, where it is installed."""
 
 _UM = {"": 1.0, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0, "nm": 1e-3, "mm": 1e3,
        "cm": 1e4, "m": 1e6, "inch": 25_400.0, "in": 25_400.0, "å": 1e-4}  # fmt: skip
@@ -41,6 +47,7 @@ class _Layout:
     """How the pixels of a TIFF are stored, as far as reading a region needs it."""
 
     path: str
+    level: int
     axes: str
     shape: tuple[int, ...]
     kind: str  # "rgb", "rgba", "premultiplied", "cmyk" or "palette"
@@ -48,26 +55,41 @@ class _Layout:
     colours: NDArray[np.uint8] | None
     contiguous: bool
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.shape[self.axes.index("Y")], self.shape[self.axes.index("X")]
 
-def open_tiff(path: Path, max_pixels: int | None) -> tuple[da.Array, float | None]:
-    """Read the header; return the lazy (Y, X, 3) uint8 picture and the pixel size in micrometres, if given."""
+
+def open_tiff(path: Path, max_pixels: int | None) -> tuple[tuple[da.Array, ...], float | None]:
+    """Read the header.
+
+    Returns
+    -------
+    levels : tuple of dask.array.Array
+        (Y, X, 3) uint8 each, the finest first; one where there is no pyramid.
+    pixel_size_um : float or None
+        Of the finest level, if given.
+    """
     import tifffile
 
     try:
         with tifffile.TiffFile(path) as file:
-            level = file.series[0].levels[0]
-            page = level.keyframe
-            layout = _layout(path, file, level)
-            height, width = (layout.shape[layout.axes.index(axis)] for axis in "YX")
-            decodable = page.compression in tifffile.TIFF.DECOMPRESSORS
-            piece = int(np.prod(page.chunks[:2])) if page.chunks else height * width
-            lazy = decodable and (piece <= MAX_PIXELS or layout.contiguous)
-            check_size(path, height, width, max_pixels or (MAX_PIXELS_TILED if lazy else MAX_PIXELS))
-            _check_complete(path, level, file.filehandle.size)
+            found = file.series[0].levels
+            page = found[0].keyframe
+            layouts = _layouts(path, file, found)
+            height, width = layouts[0].size
             pixel_size_um = _pixel_size(file, page)
-            if not decodable:
-                return _through_pillow(path, page, height, width, layout.kind), pixel_size_um
-            return _lazy(layout, _regions(page, height, width, layout.contiguous)), pixel_size_um
+            if page.compression not in tifffile.TIFF.DECOMPRESSORS:
+                return _through_another(path, page, layouts[0], len(found), pixel_size_um, max_pixels)
+            piece = int(np.prod(page.chunks[:2])) if page.chunks else height * width
+            lazy = piece <= MAX_PIXELS or layouts[0].contiguous
+            check_size(path, height, width, max_pixels or (MAX_PIXELS_TILED if lazy else MAX_PIXELS))
+            _check_complete(path, found[0], file.filehandle.size)
+            return tuple(
+                lazy_picture(partial(read_region, layout), layout.size, _tile(level.keyframe, layout))
+                for layout, level in zip(layouts, found, strict=False)
+            ), pixel_size_um
     except ImageError:
         raise
     except Exception as error:  # a damaged header makes the parser raise nearly anything
@@ -76,7 +98,25 @@ def open_tiff(path: Path, max_pixels: int | None) -> tuple[da.Array, float | Non
         ) from error
 
 
-def _layout(path: Path, file: Any, level: Any) -> _Layout:
+def _layouts(path: Path, file: Any, levels: Any) -> list[_Layout]:
+    """Layout of each level, up to the first that cannot be read or is no smaller version of the one before."""
+    import tifffile
+
+    layouts = [_layout(path, file, levels[0], 0)]
+    for number, level in enumerate(levels[1:], start=1):
+        try:
+            coarser = _layout(path, file, level, number)
+            _check_complete(path, level, file.filehandle.size)
+        except ImageError:
+            break
+        known = level.keyframe.compression in tifffile.TIFF.DECOMPRESSORS and coarser.kind == layouts[0].kind
+        if not known or any(n >= m for n, m in zip(coarser.size, layouts[-1].size, strict=True)):
+            break
+        layouts.append(coarser)
+    return layouts
+
+
+def _layout(path: Path, file: Any, level: Any, number: int) -> _Layout:
     """Find the axes and the kind of colour, and refuse stacks and greyscale."""
     import tifffile
 
@@ -106,7 +146,7 @@ def _layout(path: Path, file: Any, level: Any) -> _Layout:
     else:
         raise ImageError(f"{path}: {GREY}" if samples < 3 else f"{path}: has {samples} channels. Save it as 8-bit RGB.")
     bits = _declared_bits(file, page)
-    return _Layout(str(path), axes, shape, kind, bits, colours, contiguous=level.dataoffset is not None)
+    return _Layout(str(path), number, axes, shape, kind, bits, colours, contiguous=level.dataoffset is not None)
 
 
 def _declared_bits(file: Any, page: Any) -> int | None:
@@ -138,8 +178,26 @@ def _check_complete(path: Path, level: Any, size: int) -> None:
             )
 
 
+def _through_another(
+    path: Path, page: Any, layout: _Layout, levels: int, pixel_size_um: float | None, max_pixels: int | None
+) -> tuple[tuple[da.Array, ...], float | None]:
+    """Read a compression that tifffile cannot undo: tiled large files and pyramids by OpenSlide, others in one go."""
+    height, width = layout.size
+    if page.is_tiled and slides.installed() and (height * width > DIRECT_PIXELS or levels > 1):
+        found, size = slides.open_slide(path, max_pixels)
+        sure = pixel_size_um if "PhysicalSizeX" in _ome_pixels(page.parent) else None
+        return found, sure or size or pixel_size_um  # the resolution of a TIFF may be a placeholder
+    if page.is_tiled and not slides.installed() and MAX_PIXELS < height * width <= (max_pixels or MAX_PIXELS_TILED):
+        raise ImageError(
+            f"{path}: is compressed with {page.compression.name} and too large ({width} x {height} pixels) to be "
+            f"decoded in one piece. {slides.INSTALL}"
+        )
+    check_size(path, height, width, max_pixels or MAX_PIXELS)
+    return (_through_pillow(path, page, height, width, layout.kind),), pixel_size_um
+
+
 def _through_pillow(path: Path, page: Any, height: int, width: int, kind: str) -> da.Array:
-    """Read a compression that tifffile cannot undo by itself (LZW, JPEG) in one piece through Pillow's libtiff."""
+    """Read a picture in one piece through Pillow's libtiff."""
     if page.dtype != np.uint8 or kind == "premultiplied":
         raise ImageError(
             f"{path}: is compressed with {page.compression.name}, which cannot be read here for {page.dtype} pixels. "
@@ -152,34 +210,12 @@ def _through_pillow(path: Path, page: Any, height: int, width: int, kind: str) -
     return lazy_raster(path, height, width)
 
 
-def _regions(page: Any, height: int, width: int, contiguous: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Heights and widths of the regions to read at once: whole tiles or strips, about 2048 pixels a side."""
-    rows, columns = CHUNK, CHUNK
-    if not contiguous:
-        tile = page.chunks[-3:-1] if page.axes.endswith("S") and len(page.chunks) >= 3 else page.chunks[-2:]
-        rows, columns = (max(1, math.ceil(CHUNK / int(side))) * int(side) for side in tile)
-    return _split(height, rows), _split(width, columns)
-
-
-def _split(length: int, step: int) -> tuple[int, ...]:
-    """Cut `length` into pieces of `step` and a rest."""
-    whole, rest = divmod(length, step)
-    return (step,) * whole + ((rest,) if rest else ())
-
-
-def _lazy(layout: _Layout, chunks: tuple[tuple[int, ...], tuple[int, ...]]) -> da.Array:
-    """Return the lazy (Y, X, 3) uint8 array; each region opens the file, reads and closes it."""
-    import dask.array as da
-
-    read = partial(_read_block, layout=layout)
-    image: da.Array = da.map_blocks(read, chunks=(*chunks, (3,)), dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
-    return image
-
-
-def _read_block(layout: _Layout, block_info: Any = None) -> NDArray[np.uint8]:
-    """Read the region that dask asks for."""
-    (y0, y1), (x0, x1), _ = block_info[None]["array-location"]
-    return read_region(layout, y0, y1, x0, x1)
+def _tile(page: Any, layout: _Layout) -> tuple[int, int]:
+    """Height and width of the tiles or strips of a level; one pixel where any part can be read by itself."""
+    if layout.contiguous:
+        return 1, 1
+    tile = page.chunks[-3:-1] if page.axes.endswith("S") and len(page.chunks) >= 3 else page.chunks[-2:]
+    return int(tile[0]), int(tile[1])
 
 
 def read_region(layout: _Layout, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
@@ -212,11 +248,11 @@ def _read_values(layout: _Layout, region: tuple[slice, slice]) -> NDArray[Any]:
 
     index = tuple(slice(None) if axis == "S" else region["YX".index(axis)] for axis in layout.axes)
     if layout.contiguous:
-        mapped = tifffile.memmap(layout.path, series=0, level=0, mode="r")
+        mapped = tifffile.memmap(layout.path, series=0, level=layout.level, mode="r")
         values = np.array(mapped.reshape(layout.shape)[index])
         del mapped
     else:
-        with tifffile.TiffFile(layout.path) as file, file.aszarr(series=0, level=0) as store:
+        with tifffile.TiffFile(layout.path) as file, file.aszarr(series=0, level=layout.level) as store:
             stored: Any = zarr.open(store, mode="r")
             full = iter(index)
             # Axes of length one were left out of the layout; put them back for the store.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from napari_dinobloom.errors import ImageError, InputError
 from napari_dinobloom.io.fields import INSIDE, FieldRecord, make_id, stem_of
+from napari_dinobloom.io.fingerprint import fingerprint_of
 from napari_dinobloom.io.inputs import Grouping, Inputs, Problem, Source, find_images
-from napari_dinobloom.io.roots import sha256_of
 from napari_dinobloom.pipeline.settings import RunSettings
 from napari_dinobloom.progress import Progress, Steps
 
@@ -110,7 +110,7 @@ def _look(source: Source, known: FieldRecord | None, root: str, file: str, taken
 
     field_id = known.id if known else make_id(stem_of(source.path.name), taken)
     try:
-        sha256 = sha256_of(source.path)
+        sha256 = fingerprint_of(source.path)
     except OSError as error:
         reason = f"cannot be read ({error.strerror or error}). Check that it exists and who may read it."
         if known and known.status == "ok":
