@@ -24,7 +24,9 @@ from napari_dinobloom.cells.neighbours import signatures
 from napari_dinobloom.cells.resample import MANY
 from napari_dinobloom.errors import ImageError, StudyError
 from napari_dinobloom.io.atomic import disk_errors, replacing
+from napari_dinobloom.io.masks import FieldMasks
 from napari_dinobloom.pipeline.settings import RunSettings, digest
+from napari_dinobloom.pipeline.workers import Workers
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ ROWS = 64
 SHAPE = (224, 224, 3)
 BYTES_EACH = 224 * 224 * 3
 FILE = "crops.zarr"
+PARTS = "crops.parts"
+"""Folder of what other processes have cut, until it is in the store."""
 BLACK = "0" * 16
 """Key of a crop that could not be cut, as its field is gone: of deleted cells only."""
 
@@ -108,7 +112,7 @@ class CropReader:
         return read_crop(self.study, row)
 
 
-def iter_crop_study(study: Study, settings: RunSettings) -> Steps[None]:
+def iter_crop_study(study: Study, settings: RunSettings, workers: Workers | None = None) -> Steps[None]:
     """Cut the crops of all cells whose picture, box, scale or policy changed."""
     obs, policy = study.cells.obs, policy_of(settings)
     windows = find_windows(obs, policy)
@@ -119,23 +123,40 @@ def iter_crop_study(study: Study, settings: RunSettings) -> Steps[None]:
         todo, uncut = np.ones(len(obs), bool), np.zeros(len(obs), bool)
         for start in range(0, len(obs), ROWS):
             same = keys[start : start + ROWS] == old[start : start + ROWS]
-            if same and _take_over(study.path / FILE, part, start // ROWS):
+            if same and take_over(study.path / FILE, part, start // ROWS):
                 todo[start : start + ROWS] = False
-        done, total = 0, int(todo.sum())
-        yield Progress(done, total, "")
-        for field, rows in _by_field(obs, todo):
-            cut = 0
-            uncut[rows] = True
-            for places, pictures in _cut(study, field, obs.iloc[rows], windows[rows], policy, many=total >= MANY):
-                _write(part, rows[places], pictures)
-                uncut[rows[places]] = False
-                cut += len(places)
-                yield Progress(done + cut, total, field)
-            done += len(rows)
+        if workers is not None and workers.apart:
+            from napari_dinobloom.pipeline.cluster import chunks
+
+            work = chunks.Work(obs, windows, policy, todo, keys)
+            uncut[(yield from chunks.iter_cut_apart(study, work, part, workers))] = True
+        else:
+            uncut[(yield from _iter_cut_here(study, obs, windows, policy, todo, part))] = True
+        total = int(todo.sum())
         yield Progress(total, total, "writing to the disk")
-        _flush(part)
+        flush(part)
         array.attrs["rows"] = [BLACK if black else key for key, black in zip(keys, uncut.tolist(), strict=True)]
+    shutil.rmtree(study.path / PARTS, ignore_errors=True)
     return None
+
+
+def _iter_cut_here(
+    study: Study, obs: pd.DataFrame, windows: Windows, policy: CropPolicy, todo: NDArray[np.bool_], part: Path
+) -> Steps[Rows]:
+    """Cut rows field by field into a new store; returns those that could not be cut."""
+    uncut = np.zeros(len(obs), bool)
+    done, total = 0, int(todo.sum())
+    yield Progress(done, total, "")
+    for field, rows in by_field(obs, todo):
+        made = 0
+        uncut[rows] = True
+        for places, pictures in _cut(study, field, obs.iloc[rows], windows[rows], policy, many=total >= MANY):
+            write_rows(part, rows[places], pictures)
+            uncut[rows[places]] = False
+            made += len(places)
+            yield Progress(done + made, total, field)
+        done += len(rows)
+    return np.flatnonzero(uncut)
 
 
 def row_keys(study: Study, obs: pd.DataFrame, windows: Windows, policy: CropPolicy) -> list[str]:
@@ -149,7 +170,7 @@ def row_keys(study: Study, obs: pd.DataFrame, windows: Windows, policy: CropPoli
         for extra, side in zip(more, windows[:, 2].tolist(), strict=True):
             extra.append(round(side, 4))
     if policy.neighbours == "mask":
-        for field, rows in _by_field(obs, np.ones(len(obs), bool)):
+        for field, rows in by_field(obs, np.ones(len(obs), bool)):
             for row, seen in zip(rows, _signatures(study, field, obs.iloc[rows], windows[rows]), strict=True):
                 more[row].append(seen)
     columns = zip(obs["field"], obs["y0"], obs["x0"], obs["y1"], obs["x1"], obs["pixel_size_um"], more, strict=True)
@@ -193,7 +214,7 @@ def _chunk(store: Path, number: int) -> Path:
     return store / "c" / str(number) / "0" / "0" / "0"
 
 
-def _take_over(old: Path, new: Path, number: int) -> bool:
+def take_over(old: Path, new: Path, number: int) -> bool:
     """Link (or copy) one chunk file of the old store into the new one; False if it is missing or not whole."""
     source, target = _chunk(old, number), _chunk(new, number)
     if not source.is_file() or source.stat().st_size != ROWS * BYTES_EACH:
@@ -206,7 +227,7 @@ def _take_over(old: Path, new: Path, number: int) -> bool:
     return True
 
 
-def _write(store: Path, rows: Rows, pictures: Pictures) -> None:
+def write_rows(store: Path, rows: Rows, pictures: Pictures) -> None:
     """Write crops to their rows; what no crop was written to reads as zeros."""
     starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
     chunk_starts = np.flatnonzero(rows % ROWS == 0)
@@ -223,14 +244,14 @@ def _write(store: Path, rows: Rows, pictures: Pictures) -> None:
             file.write(pictures[run[0] : run[-1] + 1].data)
 
 
-def _flush(store: Path) -> None:
+def flush(store: Path) -> None:
     """Wait until all chunks are on the disk: the keys, which are written next, say that they are whole."""
     for path in store.glob("c/*/0/0/0"):
         with path.open("rb+") as file:
             os.fsync(file.fileno())
 
 
-def _by_field(obs: pd.DataFrame, todo: NDArray[np.bool_]) -> list[tuple[str, Rows]]:
+def by_field(obs: pd.DataFrame, todo: NDArray[np.bool_]) -> list[tuple[str, Rows]]:
     """Row numbers to cut for each field, in the order in which the fields first stand in the table."""
     rows = np.flatnonzero(todo)
     groups: dict[str, list[int]] = {}
@@ -242,19 +263,37 @@ def _by_field(obs: pd.DataFrame, todo: NDArray[np.bool_]) -> list[tuple[str, Row
 def _cut(
     study: Study, field: str, cells: pd.DataFrame, windows: Windows, policy: CropPolicy, *, many: bool
 ) -> Iterator[tuple[Rows, Pictures]]:
-    """Crops of some cells of one field, up to 64 at a time, with their rows; they hold until the next are asked for.
+    """Crops of some cells of one field of a study.
 
     None where the field has become unusable and only deleted cells are left of it: those stay black.
     """
     try:
         masks = study.masks(field) if policy.neighbours == "mask" else None
-        cutter = Cutter(study.read_field(field).image, cells, windows, policy, masks=masks, many=many)
-        pictures = np.empty((min(ROWS, len(cells)), *SHAPE), np.uint8)
-        for start in range(0, len(cells), ROWS):
-            rows = np.sort(cutter.order[start : start + ROWS])
-            for place, row in enumerate(rows):
-                cutter.cut(int(row), pictures[place])
-            yield rows, pictures[: len(rows)]
+        yield from cut(study.read_field(field).image, cells, windows, policy, masks=masks, many=many)
     except (ImageError, StudyError):
         if not cells["deleted"].all():
             raise
+
+
+def cut(
+    image: Any, cells: pd.DataFrame, windows: Windows, policy: CropPolicy, *, masks: FieldMasks | None, many: bool
+) -> Iterator[tuple[Rows, Pictures]]:
+    """Crops of some cells of one picture, up to 64 at a time, with their rows; they hold until the next are asked for.
+
+    Parameters
+    ----------
+    image, cells, windows, policy, masks, many
+        As for `Cutter`.
+
+    Yields
+    ------
+    (k,) array of int, (k, 224, 224, 3) array of uint8
+        Rows of `cells`, and their crops.
+    """
+    cutter = Cutter(image, cells, windows, policy, masks=masks, many=many)
+    pictures = np.empty((min(ROWS, len(cells)), *SHAPE), np.uint8)
+    for start in range(0, len(cells), ROWS):
+        rows = np.sort(cutter.order[start : start + ROWS])
+        for place, row in enumerate(rows):
+            cutter.cut(int(row), pictures[place])
+        yield rows, pictures[: len(rows)]

@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,9 @@ from napari_dinobloom.cells.segmenter import NAMES, check_segmenter
 from napari_dinobloom.errors import DinoBloomError, ImageError, InputError
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.pipeline import classify, read, segment
+from napari_dinobloom.pipeline.cluster.options import ClusterOptions
 from napari_dinobloom.pipeline.settings import STEPS, RunSettings, digest, resolve
+from napari_dinobloom.pipeline.workers import Threads, Workers
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -58,8 +61,14 @@ def iter_outcome(
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     if until not in STEPS:
         raise InputError(f"{until!r} is no step of a run; steps are {', '.join(STEPS)}.")
-    study, settings, found, ours = _prepare(given, out, asked, until)
-    try:
+    cluster, asked = ClusterOptions.take(asked)
+    here = cluster is None or cluster.local
+    with ExitStack() as ends:
+        workers = ends.enter_context(_workers(cluster))
+        study, settings, found, ours = _prepare(given, out, asked, until, here=here)
+        if ours:
+            ends.callback(study.close)
+        workers.begin(study.path)
         outcome = Outcome(study, settings, [(p.name, p.message) for p in found.problems])
         atlas = classify.find_atlas(settings)
         results.keep_scheme(study, settings)
@@ -70,14 +79,20 @@ def iter_outcome(
         if not segment.usable(study):
             raise InputError(_nothing(outcome.problems))
         reading_took = time.perf_counter() - started
-        yield from _steps(outcome, atlas, STEPS[1 : STEPS.index(until) + 1])
+        yield from _steps(outcome, atlas, STEPS[1 : STEPS.index(until) + 1], workers, here=here)
         if outcome.seconds:
             outcome.seconds = {"read": reading_took, **outcome.seconds}
             _record(outcome)
-    finally:
-        if ours:
-            study.close()
     return outcome
+
+
+def _workers(cluster: ClusterOptions | None) -> AbstractContextManager[Workers]:
+    """Who does the parallel parts: threads of this process, or those that were asked for."""
+    if cluster is None:
+        return nullcontext(Threads())
+    from napari_dinobloom.pipeline.cluster.spread import Spread
+
+    return Spread(cluster)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +157,7 @@ def _last_problems(study: Study) -> list[tuple[str, str]]:
 
 
 def _prepare(
-    given: list[str | Path], out: str | Path | Study, asked: dict[str, Any], until: str
+    given: list[str | Path], out: str | Path | Study, asked: dict[str, Any], until: str, *, here: bool
 ) -> tuple[Study, RunSettings, read.Found, bool]:
     """Check all that can be checked before anything is written, then open or make the study."""
     from napari_dinobloom.io.manifest import NAME
@@ -152,7 +167,7 @@ def _prepare(
     if isinstance(out, Study):
         settings = resolve(out.settings, asked)
         maps.check_asked(out, asked, settings)
-        _check_method(out.path, settings, asked, until)
+        _check_method(out.path, settings, asked, until, here=here)
         return out, settings, read.find(given, settings), False
     path = Path(out).expanduser()
     if (path / NAME).exists():
@@ -161,7 +176,7 @@ def _prepare(
             study.ensure_writable()
             settings = resolve(study.settings, asked)
             maps.check_asked(study, asked, settings)
-            _check_method(path, settings, asked, until)
+            _check_method(path, settings, asked, until, here=here)
             return study, settings, read.find(given, settings), True
         except BaseException:
             study.close()
@@ -170,21 +185,28 @@ def _prepare(
         raise InputError(f"{path}: there is no such study. Name the images to make it of, or an existing study.")
     settings = resolve({}, asked)
     found = read.find(given, settings)
-    _check_method(path, settings, asked, until)
+    _check_method(path, settings, asked, until, here=here)
     _check_one_opens(found)
     return Study.create(path, specimen=settings.specimen), settings, found, True
 
 
-def _check_method(path: Path, settings: RunSettings, asked: dict[str, Any], until: str) -> None:
-    """Refuse a segmenter, encoder, device, atlas or scheme that is not there or does not fit before work is done."""
-    from napari_dinobloom.encoders.library import identify
+def _check_method(path: Path, settings: RunSettings, asked: dict[str, Any], until: str, *, here: bool) -> None:
+    """Refuse a segmenter, encoder, device, atlas or scheme that is not there or does not fit before work is done.
+
+    `here`: it is this machine that computes; other machines know their devices best.
+    """
+    from napari_dinobloom.encoders.library import identify, is_path
     from napari_dinobloom.pipeline import results
     from napari_dinobloom.pipeline.crops import policy_of
     from napari_dinobloom.pipeline.embed import look_up_device, pooling_of
 
     weights = classify.Weights(settings.encoder, identify(settings.encoder), pooling_of(settings), settings.stain)
-    if STEPS.index(until) >= STEPS.index("embed"):
+    if here and STEPS.index(until) >= STEPS.index("embed"):
         look_up_device(settings)
+    if asked.get("encoder") and is_path(settings.encoder) and STEPS.index(until) >= STEPS.index("embed"):
+        from napari_dinobloom.encoders.containers import read_tensors
+
+        read_tensors(Path(settings.encoder))  # which maps the file: a torn one is said before cells are looked for
     atlas = classify.find_atlas(settings)
     if atlas is not None and STEPS.index(until) >= STEPS.index("classify"):
         atlas.check(weights, policy_of(settings))
@@ -238,7 +260,9 @@ def _named(name: str, steps: Steps[Any]) -> Steps[Any]:
             raise
 
 
-def _steps(outcome: Outcome, atlas: CellClassifier | None, names: Sequence[str]) -> Steps[None]:
+def _steps(
+    outcome: Outcome, atlas: CellClassifier | None, names: Sequence[str], workers: Workers, *, here: bool
+) -> Steps[None]:
     """Do the steps that are missing or changed; after one that was done, all later ones."""
     from napari_dinobloom.pipeline.embed import check_device
 
@@ -246,11 +270,11 @@ def _steps(outcome: Outcome, atlas: CellClassifier | None, names: Sequence[str])
     redo = False
     found = segment.step_key(study, outcome.settings)
     for name in names:
-        step = _step(name, outcome, atlas, found)
+        step = _step(name, outcome, atlas, found, workers)
         if not redo and study.step_done(name, step.key):
             yield Progress(0, 0, "nothing to do", name)
             continue
-        if not redo and "embed" in names[names.index(name) :]:
+        if here and not redo and "embed" in names[names.index(name) :]:
             check_device(outcome.settings)
         redo = True
         study.forget_steps(STEPS[STEPS.index(name) :])
@@ -261,27 +285,27 @@ def _steps(outcome: Outcome, atlas: CellClassifier | None, names: Sequence[str])
             if not segment.usable(study):
                 raise InputError(_nothing(outcome.problems))
             found = segment.step_key(study, outcome.settings)
-            step = _step(name, outcome, atlas, found)
+            step = _step(name, outcome, atlas, found, workers)
         elif name == "embed":  # it knows by now what computed
             _remember(study, outcome.settings)
-            step = _step(name, outcome, atlas, found)
+            step = _step(name, outcome, atlas, found, workers)
         elif name == "map":  # its key holds which one is in use
-            step = _step(name, outcome, atlas, found)
+            step = _step(name, outcome, atlas, found, workers)
         outcome.seconds[name] = time.perf_counter() - started
         study.finish_step(name, step.key, step.outputs)
     return None
 
 
-def _step(name: str, outcome: Outcome, atlas: CellClassifier | None, found: str) -> Step:
+def _step(name: str, outcome: Outcome, atlas: CellClassifier | None, found: str, workers: Workers) -> Step:
     """Describe one step of a study: its key is made of the keys of the steps it rests on, `found` of the first."""
     from napari_dinobloom.pipeline import chart, crops, embed, results
 
     study, settings = outcome.study, outcome.settings
     keys = _keys(study, settings, atlas, outcome.problems, found)
     work: dict[str, tuple[tuple[str, ...], Callable[[], Steps[Any]]]] = {
-        "segment": ((TABLE, "masks"), lambda: segment.iter_segment_study(study, settings)),
-        "crop": ((crops.FILE,), lambda: crops.iter_crop_study(study, settings)),
-        "embed": ((TABLE,), lambda: embed.iter_embed_study(study, settings)),
+        "segment": ((TABLE, "masks"), lambda: segment.iter_segment_study(study, settings, workers)),
+        "crop": ((crops.FILE,), lambda: crops.iter_crop_study(study, settings, workers)),
+        "embed": ((TABLE,), lambda: embed.iter_embed_study(study, settings, workers)),
         "map": ((TABLE,), lambda: chart.iter_map_study(study, settings)),
         "classify": ((TABLE,), lambda: classify.iter_classify_study(study, settings, atlas)),
         "differential": (results.TABLES, lambda: results.iter_count(study, settings)),

@@ -7,32 +7,29 @@ an intersection over union of at least 0.5 keeps its number, and numbers are nev
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from napari_dinobloom.cells import background, measures, picture, stain
+from napari_dinobloom.cells import background, measures, monolayer, picture, stain
 from napari_dinobloom.cells import crop as crops
 from napari_dinobloom.cells import scale as scales
 from napari_dinobloom.cells import segment as segmentation
-from napari_dinobloom.cells.scale import Scale
 from napari_dinobloom.cells.segmenter import NAMES, Segmenter, get_segmenter, segmenters_of
-from napari_dinobloom.errors import ImageError, StudyError
-from napari_dinobloom.io.celltable import MEASURES
-from napari_dinobloom.io.masks import FieldMasks, key_of
+from napari_dinobloom.errors import StudyError
+from napari_dinobloom.io.masks import key_of
+from napari_dinobloom.pipeline.field_cells import FieldJob, collect_cells, find_cells, iter_find_cells, leave_cells
+from napari_dinobloom.pipeline.quality import is_slide, leave_map
 from napari_dinobloom.pipeline.read import failed
 from napari_dinobloom.pipeline.settings import RunSettings, digest
 from napari_dinobloom.pipeline.table import rebuilt, settled
-from napari_dinobloom.progress import Progress, Steps, drain
+from napari_dinobloom.pipeline.workers import Threads, Workers
+from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
     from napari_dinobloom.io.fields import FieldRecord
@@ -53,7 +50,8 @@ def usable(study: Study) -> list[FieldRecord]:
 def field_key(record: FieldRecord, settings: RunSettings, segmenter: Segmenter | None) -> str:
     """Key of a field's masks: its bytes, its scale, the method and its version."""
     method: object = "whole picture" if segmenter is None else (METHOD, segmenter.key)
-    return digest(record.sha256, settings.pixel_size_um, method)
+    sought = [settings.search, monolayer.VERSION] if is_slide(record, segmenter) else []
+    return digest(record.sha256, settings.pixel_size_um, method, *sought)
 
 
 def step_key(study: Study, settings: RunSettings) -> str:
@@ -78,7 +76,9 @@ def _segmenters(study: Study, fields: Sequence[FieldRecord], settings: RunSettin
     return dict(segmenters_of(marks, places, accept_licence=True))  # `resolve` has asked
 
 
-def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[str, str]]]:
+def iter_segment_study(
+    study: Study, settings: RunSettings, workers: Workers | None = None
+) -> Steps[list[tuple[str, str]]]:
     """Segment what is new or changed, then rebuild the rows of the cell table.
 
     What was odd about a field that is used stands in its record's ``problem``.
@@ -92,112 +92,106 @@ def iter_segment_study(study: Study, settings: RunSettings) -> Steps[list[tuple[
     chosen = _segmenters(study, fields, settings)
     keys = {r.id: field_key(r, settings, chosen[r.id]) for r in fields}
     todo = [r for r in fields if key_of(study.masks_path(r.id)) != keys[r.id]]
-    for left in {_tiles_of(study, r) for r in fields} - {_tiles_of(study, r) for r in todo}:
+    for left in {_scratch(study, r) for r in fields} - {_scratch(study, r) for r in todo}:
         shutil.rmtree(left, ignore_errors=True)  # a run was killed between the last tile and the sweeping
-    problems: list[tuple[str, str]] = []
+    jobs = [
+        FieldJob(r, study.locate(r), settings, chosen[r.id], keys[r.id], _scratch(study, r) / keys[r.id]) for r in todo
+    ]
+    problems: dict[str, str] = {}
     records = {record.id: record for record in study.fields}
-    yield Progress(0, len(todo), "")
+    yield Progress(0, len(jobs), "")
     done = 0
-    for record, result in _segmented(study, todo, settings, chosen):
-        if isinstance(result, Exception):
-            records[record.id] = failed(record, result, study.locate(record.id))
-            problems.append((record.file, records[record.id].problem))
-        elif isinstance(result, Progress):
-            yield Progress(done, len(todo), f"{record.id}: {result.message} {result.done} of {result.total}")
+    for job, result in _segmented(jobs, workers or Threads()):
+        record = job.record
+        if isinstance(result, Progress):
+            yield Progress(done, len(jobs), f"{record.id}: {result.message} {result.done} of {result.total}")
             continue
+        if isinstance(result, Exception):
+            records[record.id] = failed(record, result, job.picture)
+            problems[record.id] = records[record.id].problem
         else:
             records[record.id] = replace(record, problem=_in_short(result.notes))
-            if records[record.id] != record:  # before the masks, with which the field is done
-                study.update(fields=list(records.values()))
-            _store(study, record, result, keys[record.id])
+        if records[record.id] != record:  # before the masks, with which the field is done
+            study.update(fields=list(records.values()))
+        if not isinstance(result, Exception):
+            _store(study, record, result, job.key)
+        shutil.rmtree(_scratch(study, record), ignore_errors=True)
         done += 1
-        yield Progress(done, len(todo), record.id)
-    if records != {record.id: record for record in study.fields}:
-        study.update(fields=list(records.values()))
+        yield Progress(done, len(jobs), record.id)
     if fields := usable(study):
         study.save_cells(rebuilt(study, fields))
-    return problems
+    return [(job.record.file, problems[job.record.id]) for job in jobs if job.record.id in problems]
 
 
 Result = segmentation.Cells | Exception
 
 
-def _segmented(
-    study: Study, todo: Sequence[FieldRecord], settings: RunSettings, chosen: Mapping[str, Segmenter | None]
-) -> Iterator[tuple[FieldRecord, Result | Progress]]:
-    """Cells of each field in order, small fields a few ahead in threads, large ones tile by tile."""
-    workers = max(1, min(4, os.cpu_count() or 1))
-    waiting: deque[tuple[FieldRecord, Future[Result] | None]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for record in [*todo, None]:
-                if record is not None:
-                    large = record.height * record.width > segmentation.IN_MEMORY
-                    work = None if large else pool.submit(_cells_of, study, record, settings, chosen[record.id])
-                    waiting.append((record, work))
-                while waiting and (record is None or len(waiting) > 2 * workers):
-                    first, future = waiting.popleft()
-                    if future is None:
-                        yield from _by_tiles(study, first, settings, chosen[first.id])
-                    else:
-                        yield first, future.result()
-        finally:
-            for _, future in waiting:
-                if future is not None:
-                    future.cancel()
+Answers = Iterator[tuple[FieldJob, Result | Progress]]
 
 
-def _cells_of(study: Study, record: FieldRecord, settings: RunSettings, segmenter: Segmenter | None) -> Result:
-    """Segment one field; a picture that cannot be used gives its error."""
-    try:
-        image = study.read_field(record.id).load()
-        if segmenter is None:
-            return _whole_picture(image)
-        return _from_file(drain(_iter_cells(image, record, settings, segmenter)), record, settings)
-    except ImageError as error:
-        return error
-
-
-def _tiles_of(study: Study, record: FieldRecord) -> Path:
-    """Folder of the finished tiles of a large field."""
-    return study.path / "masks" / f"{record.id}.tiles"
-
-
-def _by_tiles(
-    study: Study, record: FieldRecord, settings: RunSettings, segmenter: Segmenter | None
-) -> Iterator[tuple[FieldRecord, Result | Progress]]:
-    """Segment a large field without ever holding it; finished tiles outlast a kill and go when the field is done."""
-    if segmenter is None:
-        yield record, _cells_of(study, record, settings, None)
+def _segmented(jobs: Sequence[FieldJob], workers: Workers) -> Answers:
+    """Cells of each field as they come: of those held whole several at once, large ones tile by tile."""
+    if workers.apart:
+        yield from _segmented_apart(jobs, workers)
         return
-    scratch = _tiles_of(study, record)
-    finished = scratch / field_key(record, settings, segmenter)
-    try:
-        steps = _iter_cells(study.read_field(record.id).image, record, settings, segmenter, finished)
-        while True:
-            try:
-                yield record, next(steps)
-            except StopIteration as end:
-                yield record, _from_file(end.value, record, settings)
-                break
-    except ImageError as error:
-        yield record, error
-    shutil.rmtree(scratch, ignore_errors=True)
+    small = [job for job in jobs if not job.large]
+    for place, result in workers.map(find_cells, small):
+        yield small[place], result
+    for job in jobs:
+        if job.large:
+            yield from _drained(job)
 
 
-def _iter_cells(
-    image: Any, record: FieldRecord, settings: RunSettings, segmenter: Segmenter, scratch: Path | None = None
-) -> Steps[segmentation.Cells]:
-    """Segment a picture with the scale that is known of it."""
-    size = settings.pixel_size_um or record.pixel_size_um
-    return segmentation.iter_segment(image, size, segmenter=segmenter, scratch=scratch)
+def _drained(job: FieldJob) -> Answers:
+    """The tiles of a large field, and at the end its cells."""
+    steps = iter_find_cells(job)
+    while True:
+        try:
+            yield job, next(steps)
+        except StopIteration as end:
+            yield job, end.value
+            return
 
 
-def _from_file(cells: segmentation.Cells, record: FieldRecord, settings: RunSettings) -> segmentation.Cells:
-    """Say that the scale came from the file, where it did."""
-    if settings.pixel_size_um is None and record.pixel_size_um is not None:
-        return replace(cells, scale=replace(cells.scale, source="file"))
-    return cells
+def _segmented_apart(jobs: Sequence[FieldJob], workers: Workers) -> Answers:
+    """Cells of each field as other processes leave them; of large ones first the tiles, which are then put together."""
+    lost: set[str] = set()
+    for _ in workers.map(leave_map, [job for job in jobs if is_slide(job.record, job.segmenter)]):
+        pass  # one that could not be made is made by the parts, which say what is wrong
+    first = [part for job in jobs for part in (job.parts() or [job])]
+    for job, answer in _left(first, workers):
+        if isinstance(answer, Exception) and job.record.id not in lost:
+            lost.add(job.record.id)
+            yield job, answer
+        elif job.part is None:
+            yield job, answer
+        else:
+            yield job, Progress(job.part[0] + 1, job.part[1], "part")
+    yield from _left([job for job in jobs if job.parts() and job.record.id not in lost], workers)
+
+
+def _left(jobs: Sequence[FieldJob], workers: Workers) -> Iterator[tuple[FieldJob, Any]]:
+    """What other processes leave for each job: its cells, None for a part, or what went wrong.
+
+    What was left before the last run was stopped is taken as it is.
+    """
+    waiting = []
+    for job in jobs:
+        cells = None if job.part else collect_cells(job)
+        if cells is None:
+            waiting.append(job)
+        else:
+            yield job, cells
+    for place, answer in workers.map(leave_cells, waiting):
+        job = waiting[place]
+        if answer is None and job.part is None:
+            answer = collect_cells(job) or StudyError(f"{job.scratch}: the cells that a worker left are not there.")
+        yield job, answer
+
+
+def _scratch(study: Study, record: FieldRecord) -> Path:
+    """Folder of what outlasts a kill while a field is segmented."""
+    return study.path / "masks" / f"{record.id}.tiles"
 
 
 def _in_short(notes: Sequence[str]) -> str:
@@ -205,19 +199,6 @@ def _in_short(notes: Sequence[str]) -> str:
     plain = "".join(char if char.isprintable() else " " for char in " ".join(notes))
     text = " ".join(plain.split())
     return text if len(text) <= LONGEST_NOTE else f"{text[:LONGEST_NOTE]} ... ({len(notes)} notes in all)"
-
-
-def _whole_picture(image: np.ndarray[Any, Any]) -> segmentation.Cells:
-    """One cell that fills the picture, with nothing measured."""
-    height, width = image.shape[:2]
-    whole = np.ones((height, width), bool)
-    box = np.array([[0, 0, height, width]], np.int32)
-    masks = FieldMasks(box, np.array([1], np.int32), [whole], [np.zeros_like(whole)])
-    table = pd.DataFrame({"label": [1], "y0": [0], "x0": [0], "y1": [height], "x1": [width], "quality": ["ok"]})
-    table = table.assign(area_px=height * width, nucleus_area_px=0, lobes=0, touches_border=False)
-    unknown = [name for name in MEASURES if name not in table]
-    table = table.assign(**dict.fromkeys(unknown, np.nan))
-    return segmentation.Cells(masks, table, Scale(scales.ASSUMED_UM, "assumed"), (height, width))
 
 
 def _store(study: Study, record: FieldRecord, cells: segmentation.Cells, key: str) -> None:
