@@ -10,17 +10,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from napari_dinobloom.errors import InputError
 from napari_dinobloom.explore.gate_comparison import (
     benjamini_hochberg,
     cliffs_delta,
     compare_groups,
     holm,
     permutation_test,
-    read_groups,
 )
 from napari_dinobloom.explore.gate_statistics import gate_statistics
 from napari_dinobloom.explore.gate_tree import GateTree
 from napari_dinobloom.explore.gates import BooleanGate, GateError, RangeGate
+from napari_dinobloom.io.groups import read_groups
 
 
 def range_gate(name: str, low: float) -> RangeGate:
@@ -111,7 +112,7 @@ def test_groups_are_read_without_white_space_and_only_lines_that_begin_so_are_co
     path.write_text('# note, "with, quotes\npatient , group\nP#4,ill\n p5 , well \n"#6",ill\np7\n#p8,ill\n')
     assert read_groups(path) == {"P#4": "ill", "p5": "well", "#6": "ill"}
     path.write_text("patient,group\np1,ill\n p1,well\n")
-    with pytest.raises(GateError, match="'p1' is in 'ill' already"):
+    with pytest.raises(InputError, match="'p1' is in 'ill' already"):
         read_groups(path)
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from napari_dinobloom.io.celltable import cell_id, complete
 from napari_dinobloom.io.fields import FieldRecord, make_id
+from napari_dinobloom.io.fingerprint import sha256_of
 from napari_dinobloom.io.masks import FieldMasks
-from napari_dinobloom.io.roots import sha256_of
 from napari_dinobloom.io.study import Study
 
 HOSTILE = '<script>alert("Xavier")</script>'

@@ -167,3 +167,48 @@ def test_keys_are_hexadecimal_digits() -> None:
     for wrong in (["no key"], ["f" * 17], [None], ["-1"]):
         with pytest.raises(ValueError, match=r"key|base 16"):
             keys_of(wrong)  # type: ignore[arg-type]
+
+
+def test_bf16_is_that_of_torch_and_comes_back(tmp_path: Path) -> None:
+    import torch
+
+    x = np.random.default_rng(0).standard_normal((300, 8), dtype=np.float32) * 10
+    x[0, :4] = (0.0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8)  # halves go to the even one
+    wanted = torch.from_numpy(x).bfloat16().float().numpy()
+    keys = np.arange(300, dtype=np.uint64)
+    EmbeddingSet(tmp_path, {"key": "k", "embeddings": "bf16"}, 8).append(keys, x)
+    again = EmbeddingSet(tmp_path, {"key": "k"}, 8)
+    assert np.array_equal(again.read(keys[::-1]), wanted[::-1])
+    (path,) = tmp_path.glob("*.safetensors")
+    assert path.stat().st_size < x.nbytes // 2 + keys.nbytes + 1000
+
+
+def test_only_blocks_that_hold_a_wanted_row_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = opened(tmp_path)
+    for start in range(0, 400, 10):
+        keys = np.arange(start, start + 10).astype(np.uint64)
+        stored.append(keys, vectors(keys))
+    wanted = some(399, 7, 401, 250, 251, 7)
+    rows = stored.rows(wanted)
+    read = []
+    load = embeddings.Block.load
+    monkeypatch.setattr(embeddings.Block, "load", lambda block: read.append(int(block.crops[0])) or load(block))
+    searched = []
+    search = np.searchsorted
+    monkeypatch.setattr(np, "searchsorted", lambda *a, **k: searched.append(1) or search(*a, **k))
+    found = rows[:]
+    assert sorted(read) == [0, 250, 390]
+    assert len(searched) < 10, "not once for each of 40 blocks"
+    np.testing.assert_array_equal(found[[0, 1, 3, 4, 5]], vectors(wanted[[0, 1, 3, 4, 5]]))
+    assert np.isnan(found[2]).all()
+
+
+def test_what_is_packed_lies_in_the_order_of_the_cells(tmp_path: Path, small_blocks: int) -> None:
+    stored = opened(tmp_path)
+    cells = np.random.default_rng(0).permutation(30).astype(np.uint64)
+    for start in range(0, 30, 3):  # thin ones
+        stored.append(np.sort(cells)[start : start + 3], vectors(np.sort(cells)[start : start + 3]))
+    stored.tidy(cells)
+    blocks = read_blocks(tmp_path)[0]
+    assert [block.crops.tolist() for block in blocks] == [cells[at : at + 8].tolist() for at in range(0, 30, 8)]
+    np.testing.assert_array_equal(opened(tmp_path).read(cells), vectors(cells))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from napari_dinobloom.io import journal
 from napari_dinobloom.io.celltable import complete
 from napari_dinobloom.io.journal import EDITABLE, Journal, apply
 from napari_dinobloom.io.shapes import Shape, parse_shape
+from napari_dinobloom.io.study import Study
 
 CELLS = [f"f:{number:05d}" for number in range(1, 7)]
 
@@ -344,3 +346,28 @@ def test_acts_on_columns_are_written_as_they_always_were(tmp_path: Path) -> None
     path.write_text(old.replace('delete"', 'merge"', 1) + "\n" + old + "\n")
     with pytest.raises(StudyError, match="line 1: lacks its shapes"):
         Journal.read(path)
+
+
+@pytest.mark.parametrize(("change", "why"), [({"undoes": 2}, "not one before it"), ({}, "which act it undoes")])
+def test_an_undo_of_itself_or_of_nothing_is_refused(tmp_path: Path, change: dict[str, int], why: str) -> None:
+    written = Journal.read(tmp_path / "edits.jsonl")
+    written.invert("undo", written.append("label", CELLS[:1], {"label": [""]}, {"label": ["blast"]}))
+    first, second = (json.loads(line) for line in written.path.read_text(encoding="utf-8").splitlines())
+    del second["undoes"]
+    written.path.write_text("".join(json.dumps(line) + "\n" for line in (first, second | change, first)))
+    with pytest.raises(StudyError, match=why):
+        Journal.read(written.path)
+
+
+def test_an_undo_whose_act_was_taken_out_can_be_done_again(tmp_path: Path) -> None:
+    with Study.create(tmp_path / "s.dinobloom") as study:
+        study.save_cells(AnnData(obs=_table()))
+        study.label(CELLS[0], "blast")
+        study.undo()
+        file = study.path / "edits.jsonl"
+        file.write_bytes(file.read_bytes().split(b"\n", 1)[1])
+        study.reload()
+        assert (study.can_undo, study.can_redo, study.to_undo, study.to_redo) == (False, True, None, None)
+        study.redo()
+        assert study.cells.obs["label"].iloc[0] == "blast"
+        assert (study.can_undo, study.can_redo, study.to_undo) == (True, False, None)

@@ -191,3 +191,26 @@ def test_without_hard_links_it_is_exclusive_too(tmp_path: Path, monkeypatch: pyt
     assert isinstance(held, Lock)
     assert isinstance(acquire(tmp_path), Holder)
     held.release()
+
+
+def test_another_thread_does_not_get_it_while_it_is_given_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = acquire(tmp_path)
+    assert isinstance(held, Lock)
+    chain, found = lock._chain, list[Lock | Holder]()
+
+    def slow(folder: Path) -> list[tuple[Path, Holder]]:
+        """Look, and let another thread try before anything comes of it."""
+        seen = chain(folder)
+        if not found:
+            found.append(Holder("", 0, ""))
+            thread = threading.Thread(target=lambda: found.append(acquire(folder)))
+            thread.start()
+            thread.join()
+        return seen
+
+    monkeypatch.setattr(lock, "_chain", slow)
+    held.release()
+    assert isinstance(found[1], Holder)
+    free = acquire(tmp_path)
+    assert isinstance(free, Lock)
+    free.release()

@@ -228,6 +228,7 @@ def test_growing_keeps_types_and_graphs() -> None:
     adata.uns["dinobloom"] = {"encoder": "starter"}
     whole = grown(adata, pd.DataFrame({"cell_id": ["f:00008", "f:00007"], "x": [1.0, 2.0], "y": [3.0, 4.0]}))
     assert whole.obs_names.tolist()[-2:] == ["f:00008", "f:00007"]
+    assert whole.obs_names.dtype == whole.obs["label"].dtype == object
     assert (whole.X.dtype, whole.obsm["X_umap"].dtype, whole.obs["y0"].dtype) == (np.float32, np.float32, np.int32)
     np.testing.assert_array_equal(np.isnan(whole.obsm["X_umap"]).all(axis=1), [False] * 6 + [True] * 2)
     np.testing.assert_array_equal(whole.obsm["spatial"][-2:], [[1, 3], [2, 4]])

@@ -23,8 +23,8 @@ from napari_dinobloom.errors import StudyError, StudyHeldError
 from napari_dinobloom.io import lock
 from napari_dinobloom.io.celltable import COLUMNS, cell_id
 from napari_dinobloom.io.fields import FieldRecord, make_id
+from napari_dinobloom.io.fingerprint import sha256_of
 from napari_dinobloom.io.masks import FieldMasks
-from napari_dinobloom.io.roots import sha256_of
 from napari_dinobloom.io.study import Study
 
 from .pictures import save, stained

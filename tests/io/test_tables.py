@@ -76,3 +76,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_csv(tmp_path / "file" / "t.csv", pd.DataFrame({"x": [1]}))
     with pytest.raises(InputError, match=r"none\.csv: cannot be read"):
         read_csv(tmp_path / "none.csv")
+
+
+def test_parts_of_a_long_table_give_the_same_file(tmp_path: Path) -> None:
+    table = pd.DataFrame({"name": ["=a", "b", "c"], "x": [0.1, np.nan, 3.0]})
+    write_csv(tmp_path / "whole.csv", table, comments=("note",))
+    write_csv(tmp_path / "parts.csv", (table[at : at + 1] for at in range(3)), comments=("note",))
+    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from napari_dinobloom.explore.neighbours import exact_neighbours
+from napari_dinobloom.io.vectors import Vectors
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -57,7 +58,7 @@ def find_duplicates(table: pd.DataFrame, X: npt.ArrayLike, thumbnails: Thumbnail
     table : DataFrame
         One row a cell; index = cell_id. Read: ``field``, ``slide``, ``y``, ``x`` (centre), ``y0 x0 y1 x1``
         (box), all in pixels of the field; where present also ``touches_border``, ``deleted``, ``excluded``.
-    X : array (n, D)
+    X : array (n, D), or Vectors
         Embeddings, row by row; rows with undefined numbers suggest nothing.
     thumbnails : callable
         Given a field, returns its small picture (h, w, 3) uint8, each pixel the mean of a block of the
@@ -80,16 +81,18 @@ def find_duplicates(table: pd.DataFrame, X: npt.ArrayLike, thumbnails: Thumbnail
     squared cells. Fields that are copies of each other overlap entirely.
     """
     result = pd.Series("", index=table.index, dtype=object, name="duplicate_of")
-    x = np.asarray(X, np.float32)
+    x = X if isinstance(X, Vectors) else Vectors(np.asarray(X, np.float32))
     if len(x) != len(table):
         raise ValueError(f"X has {len(x)} rows, the table {len(table)}; both need one row a cell.")
-    usable = np.isfinite(x).all(1)
+    usable = x.finite()
     if "deleted" in table:
         usable &= ~table["deleted"].to_numpy(bool)
     pictures = lru_cache(maxsize=1024)(lambda field: _Picture(*thumbnails(field)))
-    slides = table["slide"].to_numpy()
-    for slide in pd.unique(slides[usable]):
-        for keep, copies in _slide_duplicates(table, x, np.flatnonzero(usable & (slides == slide)), pictures):
+    rows = np.flatnonzero(usable)
+    codes, slides = pd.factorize(table["slide"].to_numpy()[rows])
+    parts = np.split(rows[np.argsort(codes, kind="stable")], np.cumsum(np.bincount(codes)))
+    for part in parts[: len(slides)]:
+        for keep, copies in _slide_duplicates(table, x, part, pictures):
             result.iloc[copies] = str(table.index[keep])
     return result
 
@@ -121,14 +124,16 @@ def _quarter(grey: Float32) -> Float32:
 
 
 def _slide_duplicates(
-    table: pd.DataFrame, x: Float32, rows: Int64, pictures: Callable[[str], _Picture]
+    table: pd.DataFrame, x: Vectors, rows: Int64, pictures: Callable[[str], _Picture]
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield (row that counts, rows that are copies of it) for the cells of one slide."""
     fields = table["field"].to_numpy()[rows]
     if len(rows) < 2 or len(set(fields)) < 2:
         return
-    centres = table[["y", "x"]].to_numpy(np.float64)[rows]
-    boxes = table[["y0", "x0", "y1", "x1"]].to_numpy(np.float64)[rows]
+    centres, boxes = (
+        np.column_stack([table[name].to_numpy()[rows] for name in names]).astype(np.float64)
+        for names in (("y", "x"), ("y0", "x0", "y1", "x1"))
+    )
     sizes = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     diameter = float(np.median(sizes))
     overlaps: list[tuple[str, str, Float64]] = []

@@ -10,9 +10,7 @@ by Holm 1979 (any false finding).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from io import StringIO
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -25,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_dinobloom.explore.gate_tree import GateTree
 from napari_dinobloom.explore.gates.base import Float64, GateError, nearest
 from napari_dinobloom.explore.proportions import Z95
-from napari_dinobloom.io.tables import restore, write_csv
+from napari_dinobloom.io.tables import write_csv
 
 EXACT = 20_000
 """Most ways to divide the patients that are all gone through."""
@@ -102,46 +100,6 @@ def compare_groups(
     table["p_bh"], table["p_holm"] = benjamini_hochberg(table["p"]), holm(table["p"])
     table["exploratory"] = [_looked(tree, key, set(groups)) for key in table["key"]]
     return table[[name for name in table if name != "note"] + ["note"]]
-
-
-def read_groups(path: Path) -> dict[str, str]:
-    """Read groups of patients from a CSV with the columns ``patient`` and ``group``.
-
-    Lines that begin with ``#`` are comments; white space around a name goes.
-
-    Returns
-    -------
-    dict
-        Patient to group; patients with an empty group are left out.
-
-    Raises
-    ------
-    GateError
-        The file cannot be read, lacks a column, or puts a patient into two groups.
-    """
-    path = Path(path)
-    try:
-        text = re.sub(r"(?m)^#.*\n?", "", path.read_text(encoding="utf-8-sig"))
-        table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False).fillna("")
-    except (OSError, ValueError) as error:
-        raise GateError(
-            f"{path}: cannot be read as CSV ({error}). Give a file with the columns patient, group."
-        ) from error
-    table.columns = pd.Index([str(name).strip() for name in table.columns])
-    if missing := [name for name in ("patient", "group") if name not in table]:
-        raise GateError(
-            f"{path}: has no column {missing[0]!r}{nearest(missing[0], table)}. It needs patient and group."
-        )
-    groups: dict[str, str] = {}
-    for number, (patient, group) in enumerate(zip(table["patient"], table["group"], strict=True), start=2):
-        patient, group = restore(patient.strip()), restore(group.strip())
-        if groups.get(patient, group) != group:
-            raise GateError(
-                f"{path}, line {number}: patient {patient!r} is in {groups[patient]!r} already, not {group!r}."
-            )
-        if group:
-            groups[patient] = group
-    return groups
 
 
 def write_comparison(path: Path, table: pd.DataFrame) -> None:

@@ -80,6 +80,15 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def best_devices() -> list[str]:
+    """Return where exact searches run, side by side: all GPUs, else the processor."""
+    if best_device() == "cpu":
+        return ["cpu"]
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
 def choose_search(count: int, asked: Literal["auto", "exact", "nn-descent"] = "auto") -> Search:
     """Decide how to search: exactly up to 20,000 cells or on a GPU, else by NN-descent."""
     if asked != "auto":
@@ -116,7 +125,7 @@ def iter_graph(x: Float32, size: int, metric: Metric, search: Search) -> Steps[G
         If NN-descent missed more than a tenth of the neighbours.
     """
     if search == "exact":
-        found = yield from iter_neighbours(x, x, size, metric=metric, exclude_self=True, device=best_device())
+        found = yield from iter_neighbours(x, x, size, metric=metric, exclude_self=True, device=best_devices())
         return Graph(*found, search, 1.0, len(x))
     begun = Progress(0, len(x), "approximate neighbours", "neighbours")
     yield begun

@@ -18,9 +18,19 @@ import numpy.typing as npt
 from napari_dinobloom.explore import apart
 from napari_dinobloom.explore.graph import NUMBA, Graph, choose_search, graph_key, iter_graph, stored_graph, write_graph
 from napari_dinobloom.explore.neighbours import Metric
-from napari_dinobloom.explore.projection import BLOCK, VERSION, Kind, Projection, ProjectionError, along, finite_rows
-from napari_dinobloom.explore.restandardise import Restandardise
+from napari_dinobloom.explore.projection import (
+    BLOCK,
+    VERSION,
+    Kind,
+    Projection,
+    ProjectionError,
+    along,
+    finite_rows,
+    moved,
+)
+from napari_dinobloom.explore.restandardise import fit_many
 from napari_dinobloom.explore.subset import chosen_size, iter_subset
+from napari_dinobloom.io.vectors import AT_ONCE, Vectors, rows_in
 from napari_dinobloom.progress import Progress, Steps, drain
 
 if TYPE_CHECKING:
@@ -129,17 +139,17 @@ def iter_umap(adata: AnnData, *, coordinates: npt.ArrayLike | None = None, **set
     asked = MapSettings(**settings)
     given = None if coordinates is None else _given(coordinates, adata.n_obs)
     rows, table = fitted_rows(adata), _embeddings(adata)
-    x = table if len(rows) == len(table) else np.ascontiguousarray(table[rows])
+    x = table if len(rows) == len(table) else rows_in(table, rows)
     standards = None
     if asked.restandardise and len(x):
         groups = _groups(adata, asked.restandardise)[rows]
-        standards = Restandardise.fit(x, groups)
-        x = standards.transform(x, groups)
+        standards = fit_many(x, groups, AT_ONCE)
+        x = moved(standards, x, groups)
     if given is not None:
         chosen = finite_rows(given[rows])
     else:
         chosen = yield from iter_subset(x, chosen_size(len(x), asked.subset), asked.seed)
-    part = x if len(chosen) == len(x) else np.ascontiguousarray(x[chosen])
+    part = np.asarray(x) if len(chosen) == len(x) else np.ascontiguousarray(x[chosen])
     names = adata.obs_names.to_numpy()[rows[chosen]]
     fit = _Fit(adata, rows[chosen], part, asked)
     fitted = yield from fit.steps(None if given is None else given[rows[chosen]])
@@ -151,7 +161,7 @@ def iter_umap(adata: AnnData, *, coordinates: npt.ArrayLike | None = None, **set
     spots[rows[chosen]] = fitted
     rest = np.setdiff1d(np.arange(len(x)), chosen)
     if len(rest) and len(chosen):
-        spots[rows[rest]] = yield from projection.iter_place_moved(x[rest])
+        spots[rows[rest]] = yield from projection.iter_place_moved(rows_in(x, rest))
     write_graph(adata, rows[chosen], fit.graph, fit.strengths, asked.metric)
     write_spots(adata, projection, spots)
     yield Progress(len(rows), len(rows), "map", "map")
@@ -203,7 +213,7 @@ def iter_spots(adata: AnnData, projection: Projection) -> Steps[tuple[Projection
     """
     check_encoder(adata, projection)
     rows, table = fitted_rows(adata), _embeddings(adata)
-    x, groups = table[rows], None
+    x, groups = rows_in(table, rows), None
     if projection.standards is not None:
         column = str(projection.params.get("restandardise", ""))
         groups = _groups(adata, column)[rows]
@@ -213,10 +223,12 @@ def iter_spots(adata: AnnData, projection: Projection) -> Steps[tuple[Projection
     place = {name: row for row, name in enumerate(projection.cell_ids)}
     own = np.array([place.get(name, -1) for name in adata.obs_names[rows]], np.int64)
     known = np.flatnonzero(own >= 0)
-    same = known[(x[known] == projection.reference[own[known]]).all(1)]
+    parts = [known[start : start + BLOCK] for start in range(0, len(known), BLOCK)]
+    alike = [part[(x[part] == projection.reference[own[part]]).all(1)] for part in parts]
+    same = np.concatenate([known[:0], *alike])
     spots[rows[same]] = projection.coordinates[own[same]]
     rest = np.setdiff1d(np.arange(len(rows)), same)
-    spots[rows[rest]] = yield from projection.iter_place_moved(x[rest])
+    spots[rows[rest]] = yield from projection.iter_place_moved(rows_in(x, rest))
     return projection, spots
 
 
@@ -341,11 +353,10 @@ def lay_out(x: Float32, graph: Graph, min_dist: float, metric: str, seed: int) -
     return np.asarray(fit.embedding_, np.float32), fit.graph_.tocsr()
 
 
-def _embeddings(adata: AnnData) -> Float32:
-    x = adata.X
-    if x is None:
-        raise ValueError("The table has no embeddings in X; embed the cells first.")
-    return np.asarray(x.toarray() if hasattr(x, "toarray") else x, np.float32)
+def _embeddings(adata: AnnData) -> Float32 | Vectors:
+    """Embeddings as an array; as `Vectors` where they stay on the disk."""
+    found = Vectors.of(adata)
+    return found if found.lazy else np.asarray(found)
 
 
 def _groups(adata: AnnData, column: str) -> npt.NDArray[np.object_]:

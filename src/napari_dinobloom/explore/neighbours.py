@@ -7,6 +7,8 @@ order of the queries.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -40,7 +42,7 @@ def exact_neighbours(
     metric: Metric = "euclidean",
     exclude_self: bool = False,
     groups: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-    device: str = "cpu",
+    device: str | Sequence[str] = "cpu",
 ) -> tuple[Int64, Float32]:
     """Find the k nearest reference rows of each query row, exactly.
 
@@ -59,9 +61,9 @@ def exact_neighbours(
     groups : (array (m,), array (n,)), optional
         A group per query and per reference row, of any type that compares; a reference row of the
         query's own group is no neighbour.
-    device : str, default: "cpu"
-        Where candidates are searched: "cpu", or "cuda" for a GPU. Float64 decides on the CPU, so that the result is
-        the same.
+    device : str or sequence of str, default: "cpu"
+        Where candidates are searched: "cpu", "cuda" for a GPU, or several, ``("cuda:0", "cuda:1")``, that share the
+        queries and each hold the reference. Float64 decides on the CPU, so that the result is the same.
 
     Returns
     -------
@@ -88,7 +90,7 @@ def iter_neighbours(
     metric: Metric = "euclidean",
     exclude_self: bool = False,
     groups: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-    device: str = "cpu",
+    device: str | Sequence[str] = "cpu",
 ) -> Steps[tuple[Int64, Float32]]:
     """Do what `exact_neighbours` does, chunk by chunk.
 
@@ -144,8 +146,8 @@ class Search:
         Rows to search; used as float32, not copied where they are.
     metric : {"euclidean", "cosine"}
         Distance.
-    device : str
-        Where candidates are searched.
+    device : str or sequence of str
+        Where candidates are searched; several devices share the queries.
 
     Raises
     ------
@@ -153,12 +155,15 @@ class Search:
         Rows with undefined numbers, all-zero rows with "cosine".
     """
 
-    def __init__(self, reference: npt.ArrayLike, metric: Metric = "euclidean", *, device: str = "cpu") -> None:
+    def __init__(
+        self, reference: npt.ArrayLike, metric: Metric = "euclidean", *, device: str | Sequence[str] = "cpu"
+    ) -> None:
         import torch
 
-        self.table, self.metric, self.device = _rows(reference, "reference", metric), metric, device
-        self.moved = torch.empty(self.table.shape, dtype=torch.float32, device=device)
-        self.squares = torch.empty(len(self.table), dtype=torch.float32, device=device)
+        self.table, self.metric = _rows(reference, "reference", metric), metric
+        self.devices = (device,) if isinstance(device, str) else tuple(device)
+        self.moved = [torch.empty(self.table.shape, dtype=torch.float32, device=one) for one in self.devices]
+        self.squares = [torch.empty(len(self.table), dtype=torch.float32, device=one) for one in self.devices]
         self.centre = np.zeros(self.table.shape[1], np.float32)
         if not len(self.table):
             return
@@ -168,9 +173,10 @@ class Search:
         centre = (torch.stack(sums).sum(0) / len(self.table)).float()
         self.centre = centre.numpy()
         for part in parts:
-            self.moved[part] = (torch.from_numpy(self._part(part)) - centre).float()  # one rounding
-            self.squares[part] = self.moved[part].square().sum(1)
-        self.length = float(self.squares.max().sqrt())
+            rows = (torch.from_numpy(self._part(part)) - centre).float()  # one rounding
+            for moved, squares in zip(self.moved, self.squares, strict=True):
+                moved[part], squares[part] = rows, rows.square().sum(1)
+        self.length = float(self.squares[0].max().sqrt())
 
     def _part(self, part: slice) -> Float32 | Float64:
         """Some rows; for the cosine of unit length, in float64."""
@@ -185,49 +191,79 @@ class Search:
         groups: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     ) -> Steps[tuple[Int64, Float32]]:
         """Do what `iter_neighbours` does."""
+        probe = self._queries(query, k)
+        codes = _codes(len(probe), len(self.table), exclude_self, groups)
+        indices = np.full((len(probe), k), -1, np.int64)
+        distances = np.full((len(probe), k), np.inf, np.float32)
+        done = 0
+        yield Progress(0, len(probe), "cells", "neighbours")
+        for near, far, part in self._chunks(probe, k, codes):
+            indices[part], distances[part] = near, far
+            done += part.stop - part.start
+            yield Progress(done, len(probe), "cells", "neighbours")
+        return indices, distances
+
+    def chunks(self, query: npt.ArrayLike, k: int) -> Iterator[tuple[Int64, Float32, slice]]:
+        """Neighbours of some queries after the other, so that not those of all are held: indices, distances, which."""
+        yield from self._chunks(self._queries(query, k), k, None)
+
+    def _queries(self, query: npt.ArrayLike, k: int) -> Float32:
+        """Check what is asked."""
         probe = _rows(query, "query", self.metric)
         if self.table.shape[1] != probe.shape[1]:
             columns = f"query has {probe.shape[1]} columns, reference {self.table.shape[1]}"
             raise ValueError(f"{columns}; both need the same.")
         if k < 1:
             raise ValueError(f"k={k}: give at least 1.")
-        codes = _codes(len(probe), len(self.table), exclude_self, groups)
-        indices = np.full((len(probe), k), -1, np.int64)
-        distances = np.full((len(probe), k), np.inf, np.float32)
-        most = max(1, min(1024, CHUNK_BYTES // (4 * max(len(self.table), 1))))
-        step = -(-len(probe) // max(1, -(-len(probe) // most))) or 1  # chunks of about one size
-        yield Progress(0, len(probe), "cells", "neighbours")
-        if len(self.table):
-            room = self._room(min(step, len(probe)))
-            for start in range(0, len(probe), step):
-                part = slice(start, min(start + step, len(probe)))
-                banned = [] if codes is None else [c[0][part, None] == c[1][None, :] for c in codes]
-                indices[part], distances[part] = self._nearest(probe[part], k, banned, room)
-                yield Progress(part.stop, len(probe), "cells", "neighbours")
-        return indices, distances
+        return probe
 
-    def _room(self, queries: int) -> Tensor:
+    def _chunks(
+        self, probe: Float32, k: int, codes: list[tuple[Int64, Int64]] | None
+    ) -> Iterator[tuple[Int64, Float32, slice]]:
+        """Search chunk by chunk, several devices side by side; as they are done, one device in order."""
+        if not len(self.table):
+            return
+        most = max(1, min(1024, CHUNK_BYTES // (4 * len(self.table))))
+        step = -(-len(probe) // max(1, -(-len(probe) // most))) or 1  # chunks of about one size
+        parts = [slice(start, min(start + step, len(probe))) for start in range(0, len(probe), step)]
+
+        def search(part: slice, number: int, room: Tensor) -> tuple[Int64, Float32, slice]:
+            banned = [] if codes is None else [c[0][part, None] == c[1][None, :] for c in codes]
+            return *self._nearest(probe[part], k, banned, room, number), part
+
+        rooms = [self._room(min(step, len(probe)), one) for one in self.devices[: max(1, len(parts))]]
+        if len(rooms) == 1:
+            yield from (search(part, 0, rooms[0]) for part in parts)
+            return
+        with ThreadPoolExecutor(len(rooms)) as pool:
+            for first in range(0, len(parts), len(rooms)):
+                some = enumerate(parts[first : first + len(rooms)])
+                for job in [pool.submit(search, part, number, rooms[number]) for number, part in some]:
+                    yield job.result()
+
+    def _room(self, queries: int, device: str) -> Tensor:
         """Where products of a chunk of queries with all rows are written; used again for each, as new memory costs."""
         import torch
 
         # Lowered matrix precision, which other code may have asked torch for, would break the bound of the error.
         dtype = torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
-        return torch.empty((queries, len(self.table)), dtype=dtype, device=self.device)
+        return torch.empty((queries, len(self.table)), dtype=dtype, device=device)
 
     def _nearest(
-        self, rows: Float32, k: int, banned: list[npt.NDArray[np.bool_]], room: Tensor
+        self, rows: Float32, k: int, banned: list[npt.NDArray[np.bool_]], room: Tensor, number: int
     ) -> tuple[Int64, Float32]:
-        """Search a chunk of queries."""
+        """Search a chunk of queries on one of the devices."""
         import torch
 
         probe = _exact(rows, self.metric)
         moved = (probe - self.centre).astype(np.float32)
         squares = np.square(moved.astype(np.float64)).sum(1)
-        where = torch.from_numpy(moved).to(self.device)
+        where = torch.from_numpy(moved).to(room.device)
         near, dtype = room[: len(rows)], room.dtype
-        torch.addmm(self.squares[None, :].to(dtype), where.to(dtype), self.moved.to(dtype).T, alpha=-2, out=near)
+        lengths, table = self.squares[number][None, :].to(dtype), self.moved[number].to(dtype)
+        torch.addmm(lengths, where.to(dtype), table.T, alpha=-2, out=near)
         for pairs in banned:
-            near[torch.from_numpy(pairs).to(self.device)] = torch.inf
+            near[torch.from_numpy(pairs).to(room.device)] = torch.inf
         take = min(k + SPARE, len(self.table))
         found = near.topk(take, dim=1, largest=False, sorted=False)
         candidates, values = found.indices.cpu().numpy(), found.values.cpu().numpy()
@@ -253,16 +289,26 @@ class Search:
 
     def _compared(self, probe: Float64, candidates: Int64) -> Float64:
         """Squared distances in float64 of queries from their candidates, (m, candidates)."""
+        import torch
+
         d2 = np.empty(candidates.shape)
         width = max(1, TOGETHER // max(1, self.table.shape[1]))
         step = max(1, width // max(1, candidates.shape[1]))
-        for start in range(0, len(probe), step):
+
+        def compare(start: int) -> None:
             part = slice(start, start + step)
             for first in range(0, candidates.shape[1], width):
                 some = candidates[part, first : first + width]
                 rows = _exact(self.table[some.ravel()], self.metric).reshape(*some.shape, -1)
                 np.subtract(probe[part, None, :], rows, out=rows)
                 d2[part, first : first + width] = np.square(rows, out=rows).sum(2)
+
+        starts = range(0, len(probe), step)
+        if len(starts) < 2:
+            compare(0)
+            return d2
+        with ThreadPoolExecutor(min(len(starts), torch.get_num_threads())) as pool:  # numpy lets others compute
+            list(pool.map(compare, starts))
         return d2
 
     def _winners(self, candidates: Int64, d2: Float64, k: int) -> tuple[Int64, Float32, Float64]:

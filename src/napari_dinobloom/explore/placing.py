@@ -17,9 +17,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from napari_dinobloom.explore.graph import best_device
-from napari_dinobloom.explore.neighbours import Metric, iter_neighbours
-from napari_dinobloom.progress import Steps
+from napari_dinobloom.explore.graph import best_devices
+from napari_dinobloom.explore.neighbours import Metric, Search
+from napari_dinobloom.io.vectors import Vectors
+from napari_dinobloom.progress import Progress, Steps
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -32,13 +33,15 @@ BLOCK = 1 << 14
 """Cells at a time in float64."""
 
 
-def iter_place_among(x: Float32, reference: Float32, spots: Float32, k: int, metric: Metric) -> Steps[Float32]:
+def iter_place_among(
+    x: Float32 | Vectors, reference: Float32, spots: Float32, k: int, metric: Metric
+) -> Steps[Float32]:
     """Place cells among fitted ones.
 
     Parameters
     ----------
-    x : ndarray (m, D) float32
-        Embeddings of the cells to place.
+    x : (m, D) array of float32, or Vectors
+        Embeddings of the cells to place; read in blocks.
     reference : ndarray (n, D) float32
         Embeddings of the fitted cells, at least one.
     spots : ndarray (n, 2) float32
@@ -59,14 +62,18 @@ def iter_place_among(x: Float32, reference: Float32, spots: Float32, k: int, met
         Within the spots of the cell's neighbours.
     """
     take = min(k + 1, len(reference))
-    indices, distances = yield from iter_neighbours(x, reference, take, metric=metric, device=best_device())
-    edge = distances[:, -1] if take > k else np.full(len(x), np.inf, np.float32)
     near = slice(0, min(k, take))
+    search = Search(reference, metric, device=best_devices())
     placed = np.empty((len(x), 2), np.float32)
+    yield Progress(0, len(x), "cells", "neighbours")
     for start in range(0, len(x), BLOCK):
-        part = slice(start, start + BLOCK)
-        shares = weights(distances[part, near], edge[part])
-        placed[part] = robust_mean(spots[indices[part, near]].astype(np.float64), shares)
+        part = slice(start, min(start + BLOCK, len(x)))
+        for indices, distances, done in search.chunks(x[part], take):
+            edge = distances[:, -1] if take > k else np.full(len(indices), np.inf, np.float32)
+            shares = weights(distances[:, near], edge)
+            at = slice(start + done.start, start + done.stop)
+            placed[at] = robust_mean(spots[indices[:, near]].astype(np.float64), shares)
+            yield Progress(at.stop, len(x), "cells", "neighbours")
     return placed
 
 

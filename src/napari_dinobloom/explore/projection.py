@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.explore.placing import iter_place_among
-from napari_dinobloom.explore.restandardise import Groups, Restandardise
+from napari_dinobloom.explore.restandardise import Groups, Restandardise, batches
 from napari_dinobloom.io.tensors import read_header, read_tensors, write_tensors
+from napari_dinobloom.io.vectors import AT_ONCE, Changed, Vectors, rows_in
 from napari_dinobloom.progress import Steps, drain
 
 Float32 = npt.NDArray[np.float32]
@@ -149,10 +151,10 @@ class Projection:
         """Do what `place` does, with progress in cells."""
         return (yield from self.iter_place_moved(self.moved(x, groups)))
 
-    def moved(self, x: npt.ArrayLike, groups: Groups | None = None) -> Float32:
+    def moved(self, x: npt.ArrayLike | Vectors, groups: Groups | None = None) -> Float32 | Vectors:
         """Return embeddings as the map compares them: re-standardised, if it is."""
-        table = np.asarray(x, np.float32)
-        if table.ndim != 2 or table.shape[1] != self.reference.shape[1]:
+        table = x if isinstance(x, Vectors) else np.asarray(x, np.float32)
+        if len(table.shape) != 2 or table.shape[1] != self.reference.shape[1]:
             raise ProjectionError(
                 f"The map {self.hash[:8]} has embeddings of {self.reference.shape[1]} numbers, the cells have shape "
                 f"{table.shape}: embed them with the encoder of the map."
@@ -162,18 +164,18 @@ class Projection:
         if groups is None:
             raise ProjectionError(f"The map {self.hash[:8]} is re-standardised: say the group of each cell.")
         try:
-            return self.standards.transform(table, groups)
+            return moved(self.standards, table, groups)
         except ValueError as error:
             raise ProjectionError(f"The map {self.hash[:8]}: {error}") from error
 
-    def iter_place_moved(self, table: Float32) -> Steps[Float32]:
+    def iter_place_moved(self, table: Float32 | Vectors) -> Steps[Float32]:
         """Place embeddings that are re-standardised already."""
         known = finite_rows(table)
         if len(known) and not len(self):
             raise ProjectionError(f"The map {self.hash[:8]} holds no cell to place others by; fit one with cells.")
         placed = np.full((len(table), 2), np.nan, np.float32)
         if len(known):
-            some = table if len(known) == len(table) else table[known]
+            some = table if len(known) == len(table) else rows_in(table, known)
             if self.kind == "pca":
                 placed[known] = along(some, self.mean, self.axes)
             else:
@@ -182,13 +184,16 @@ class Projection:
                 placed[known] = yield from iter_place_among(some, self.reference, self.coordinates, size, metric)
         return placed
 
-    def with_groups(self, x: npt.ArrayLike, groups: Groups) -> Projection:
+    def with_groups(self, x: npt.ArrayLike | Vectors, groups: Groups) -> Projection:
         """Return the same map that knows the shift of new slides too; itself where nothing is to add."""
         if self.standards is None:
             return self
-        table = np.asarray(x, np.float32)
-        rows = finite_rows(table)
-        added = self.standards.with_groups(table[rows], np.asarray(groups, object)[rows])
+        table = x if isinstance(x, Vectors) else np.asarray(x, np.float32)
+        names, added = np.asarray(groups, object), self.standards
+        new = np.flatnonzero(self.standards.unknown(names))
+        new = new[finite_rows(rows_in(table, new))]
+        for rows in batches(names[new], AT_ONCE):
+            added = added.with_groups(table[new[rows]], names[new[rows]])
         return self if added is self.standards else replace(self, standards=added)
 
     def save(self, path: str | Path) -> Path:
@@ -292,13 +297,29 @@ def projection_hash(x: Float32, cell_ids: Sequence[str], params: Mapping[str, An
     return digest.hexdigest()
 
 
-def finite_rows(table: Float32) -> npt.NDArray[np.int64]:
+def moved(standards: Restandardise, table: Float32 | Vectors, groups: Groups) -> Float32 | Vectors:
+    """Re-standardise embeddings; those on the disk when they are read.
+
+    Raises
+    ------
+    ValueError
+        As `Restandardise.transform`.
+    """
+    if not isinstance(table, Vectors):
+        return standards.transform(table, groups)
+    names = np.asarray(groups, object)
+    first = np.flatnonzero(~pd.Series(names).duplicated().to_numpy())
+    standards.transform(table[first], names[first])  # an unknown slide is told before anything is read
+    return Changed(table, lambda block, part: standards.transform(block, names[part]))
+
+
+def finite_rows(table: Float32 | Vectors) -> npt.NDArray[np.int64]:
     """Rows without undefined numbers, found in blocks."""
     parts = [np.isfinite(table[start : start + BLOCK]).all(1) for start in range(0, len(table), BLOCK)]
     return np.flatnonzero(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
 
 
-def along(x: Float32, mean: Float64, axes: Float64) -> Float32:
+def along(x: Float32 | Vectors, mean: Float64, axes: Float64) -> Float32:
     """Coordinates of cells along axes, (n, len(axes)) float32; each row is summed alone, so that company is nothing."""
     placed = np.empty((len(x), len(axes)), np.float32)
     for start in range(0, len(x), BLOCK):

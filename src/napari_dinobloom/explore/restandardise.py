@@ -13,12 +13,13 @@ same way.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from napari_dinobloom.explore.slide_shifts import (
     SlideShifts,
@@ -29,6 +30,7 @@ from napari_dinobloom.explore.slide_shifts import (
     taken_by_chance,
     taken_share,
 )
+from napari_dinobloom.io.vectors import Vectors
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -156,15 +158,22 @@ class Restandardise:
         if table.ndim != 2 or table.shape[1] != self.shift.shape[1] or len(table) != len(groups):
             raise ValueError(f"x has shape {table.shape} and {len(groups)} groups; needed (n, {self.shift.shape[1]}).")
         place = {name: row for row, name in enumerate(self.groups)}
-        unknown = sorted({str(name) for name in groups} - set(place))
+        names, codes = _coded(groups)
+        unknown = sorted(set(names) - set(place))
         if unknown:
             raise ValueError(f"The group {unknown[0]!r} is not known ({len(unknown)} such): add it with `with_groups`.")
-        rows = np.array([place[str(name)] for name in groups], np.int64)
+        rows = np.array([place[name] for name in names], np.int64)[codes]
         moved = np.empty_like(table)
         for start in range(0, len(table), BLOCK):
             part = slice(start, start + BLOCK)
             moved[part] = self.centre + (table[part] - self.shift[rows[part]] - self.centre) * self.scale[rows[part]]
         return moved
+
+    def unknown(self, groups: Groups) -> npt.NDArray[np.bool_]:
+        """Which cells are of a slide that is not known, (n,)."""
+        names, codes = _coded(groups)
+        known = set(self.groups)
+        return np.array([name not in known for name in names], bool)[codes]
 
     def with_groups(self, x: npt.ArrayLike, groups: Groups) -> Restandardise:
         """Add slides that are not known yet, among the populations that are; those known stay as they are.
@@ -176,7 +185,7 @@ class Restandardise:
         groups : sequence (m,)
             Slide of each cell; rows of slides that are known are passed over.
         """
-        new = ~np.isin(np.array([str(name) for name in groups], object), self.groups)
+        new = self.unknown(groups)
         if not new.any():
             return self
         table, names, codes = _checked(np.asarray(x, np.float32)[new], np.asarray(groups, object)[new])
@@ -193,6 +202,39 @@ class Restandardise:
             scale=np.concatenate([self.scale, added.scale]),
             shared=np.concatenate([self.shared, added.shared]),
         )
+
+    def of_all(self, x: npt.ArrayLike | Vectors, groups: Groups, most: int) -> Restandardise:
+        """Estimate shift and spread of every slide from all of its cells, among the populations that are known.
+
+        Parameters
+        ----------
+        x : (n, D) array of float32, or Vectors
+            Embeddings, from a sample of which this was fitted.
+        groups : sequence (n,)
+            Slide of each cell; all slides of this, and no other.
+        most : int
+            Cells that are held at a time, but for one slide.
+
+        Returns
+        -------
+        Restandardise
+            With populations, prior, `shared` and `taken` of the sample.
+        """
+        names, centres = np.asarray(groups, object), self.clusters.astype(np.float64)
+        cells, shift = np.zeros(len(self.groups)), np.zeros(self.shift.shape)
+        squares, fourth = np.zeros_like(shift), np.zeros_like(shift)
+        place = {name: row for row, name in enumerate(self.groups)}
+        for rows in batches(groups, most):
+            table, here, codes = _checked(x[rows], names[rows])  # type: ignore[call-overload, index]
+            at = np.array([place[name] for name in here], np.int64)
+            model = SlideShifts(table, codes, centres, self.shift[at].astype(np.float64), fixed=True)
+            model.prior = self.prior
+            cells[at], shift[at] = model.cells, model.run().shift
+            squares[at], fourth[at] = model.residual_squares()
+        pooled = squares.sum(0) / cells.sum()
+        scale = shrunken_scale(squares / cells[:, None], pooled, cells, _tails(squares, fourth, cells), None)
+        found = {"shift": shift, "scale": scale, "spread": np.sqrt(pooled)}
+        return replace(self, cells=cells.astype(np.int64), **{name: a.astype(np.float32) for name, a in found.items()})
 
     def concerns(self) -> list[str]:
         """Say in words where composition may be taken for stain; none if nothing speaks for it."""
@@ -212,13 +254,47 @@ class Restandardise:
         return said
 
 
+def fit_many(x: Float32 | Vectors, groups: Groups, most: int) -> Restandardise:
+    """`Restandardise.fit` for any number of cells.
+
+    Where there are more than `most`, the populations and how much slides differ are found on a sample of about so many,
+    and each slide's shift and spread on all of its cells.
+    """
+    some = sample(groups, most)
+    fitted = Restandardise.fit(x[some], np.asarray(groups, object)[some])
+    return fitted if len(some) == len(groups) else fitted.of_all(x, groups, most)
+
+
+def batches(groups: Groups, most: int) -> Iterator[Int64]:
+    """Rows of whole slides together, in the order of the slides' names, up to `most` at a time or one slide."""
+    codes = _coded(groups)[1]
+    order, ends = np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))
+    start = 0
+    while start < len(order):
+        last = max(int(np.searchsorted(ends, start + most, side="right")) - 1, int(codes[order[start]]))
+        yield np.sort(order[start : ends[last]])
+        start = int(ends[last])
+
+
+def sample(groups: Groups, most: int) -> Int64:
+    """Rows of up to about `most` cells, of each slide the same share, spread evenly; all where there are no more."""
+    if len(groups) <= most:
+        return np.arange(len(groups))
+    codes = _coded(groups)[1]
+    order, counts = np.argsort(codes, kind="stable"), np.bincount(codes)
+    wanted = np.ceil(counts * (most / len(groups))).astype(np.int64)
+    parts = np.split(order, np.cumsum(counts)[:-1])
+    chosen = [part[np.arange(n) * len(part) // n] for part, n in zip(parts, wanted, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
 def _result(model: SlideShifts, names: tuple[str, ...], spread: Float64 | None = None) -> Restandardise:
     """Put together what was found, with the spreads."""
     squares, fourth = model.residual_squares()
     within = squares / np.maximum(model.cells, 1)[:, None]
     pooled = squares.sum(0) / model.cells.sum() if spread is None else np.square(spread)
-    tails = fourth.sum(0).mean() / max(model.cells.sum() * np.square(squares.sum(0) / model.cells.sum()).mean(), 1e-30)
-    scale = shrunken_scale(within, pooled, model.cells, max(tails - 1, 2.0), None if spread is None else model.prior)
+    tails = _tails(squares, fourth, model.cells)
+    scale = shrunken_scale(within, pooled, model.cells, tails, None if spread is None else model.prior)
     counts = model.counts()
     others = (counts.sum(1, keepdims=True) - counts) > 0.02 * counts.sum(1, keepdims=True)
     shared = (counts * others).sum(0) / model.cells if spread is None else np.ones(len(names))
@@ -238,6 +314,19 @@ def _result(model: SlideShifts, names: tuple[str, ...], spread: Float64 | None =
     )
 
 
+def _tails(squares: Float64, fourth: Float64, cells: Float64) -> float:
+    """Kurtosis of what populations and shifts leave, less one; at least that of a normal distribution."""
+    normal = cells.sum() * np.square(squares.sum(0) / cells.sum()).mean()
+    return max(float(fourth.sum(0).mean() / max(normal, 1e-30)) - 1, 2.0)
+
+
+def _coded(groups: Groups) -> tuple[list[str], Int64]:
+    """Names of the slides as text, in order, and the number of each cell's slide."""
+    codes, words = pd.factorize(np.asarray(groups, object), use_na_sentinel=False)
+    names, place = np.unique(np.array([str(word) for word in words], object), return_inverse=True)
+    return names.tolist(), place.astype(np.int64)[codes]
+
+
 def _checked(x: npt.ArrayLike, groups: Groups) -> tuple[Float32, tuple[str, ...], Int64]:
     """Embeddings, names of the slides in order, and the number of each cell's slide."""
     table = np.asarray(x, np.float32)
@@ -245,5 +334,5 @@ def _checked(x: npt.ArrayLike, groups: Groups) -> tuple[Float32, tuple[str, ...]
         raise ValueError(f"x has shape {table.shape} and there are {len(groups)} groups; needed (n, D) and n, n > 0.")
     if not np.isfinite(table).all():
         raise ValueError("x holds infinite or undefined numbers; leave such cells out.")
-    names, codes = np.unique(np.array([str(name) for name in groups], object), return_inverse=True)
-    return table, tuple(names.tolist()), codes.astype(np.int64)
+    names, codes = _coded(groups)
+    return table, tuple(names), codes

@@ -208,7 +208,8 @@ class StudyGates:
 
     def totals(self) -> dict[str, tuple[int, int, int]]:
         """Cells of each gate of the map in use, of its parent and of all, as `GateStatistics.totals`."""
-        return self._statistics().totals(self.tree)
+        tree = self.tree
+        return self._statistics().totals(tree) if len(tree) else {}
 
     def _statistics(self) -> GateStatistics:
         """Return the counter over the table as it is."""

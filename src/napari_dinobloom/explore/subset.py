@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from napari_dinobloom.io.vectors import Vectors
 from napari_dinobloom.progress import Progress, Steps
 
 Float32 = npt.NDArray[np.float32]
@@ -40,13 +41,13 @@ def chosen_size(count: int, asked: int | None) -> int:
     return min(size, count)
 
 
-def iter_subset(x: Float32, size: int, seed: int) -> Steps[Int64]:
+def iter_subset(x: Float32 | Vectors, size: int, seed: int) -> Steps[Int64]:
     """Choose cells to fit.
 
     Parameters
     ----------
-    x : ndarray (n, D) float32
-        Embeddings.
+    x : (n, D) array of float32, or Vectors
+        Embeddings; read in blocks.
     size : int
         Cells to choose, 1 to n.
     seed : int

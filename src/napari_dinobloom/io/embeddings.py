@@ -2,27 +2,34 @@
 
 What one encoder made, computing in one way, is a set. It lies in blocks of up to 256 rows, one safetensors file each,
 ``KEY-NUMBER.safetensors``: ``X`` (rows, D) float32 and ``crops`` (rows,) uint64, the keys of the crops; the header says
-in words what made them. Sets of one encoder share its folder. A block is written once and never changed.
+in words what made them. Where it says ``embeddings: bf16``, ``X`` holds the upper 16 bits of each number as uint16.
+Sets of one encoder share its folder. A block is written once and never changed.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.atomic import disk_errors, replacing, sweep
 from napari_dinobloom.io.journal import now
+from napari_dinobloom.io.vectors import FLOAT32
 
 BLOCK = 256
 """Rows of a block: what a killed process loses at most."""
+
+KEPT, BF16 = "embeddings", "bf16"
+"""In the header of a block: how its numbers are kept."""
 
 Keys = NDArray[np.uint64]
 Rows = NDArray[np.intp]
@@ -62,10 +69,10 @@ class Block:
 
         try:
             with safe_open(self.path, framework="numpy") as file:
-                values: Float32 = file.get_tensor("X")
+                values = file.get_tensor("X")
         except (OSError, SafetensorError) as error:
             raise StudyError(f"{self.path}: cannot be read any more ({error}). Run again.") from error
-        return values
+        return widened(values) if values.dtype == np.uint16 else values
 
 
 def read_blocks(folder: Path) -> tuple[list[Block], list[Path]]:
@@ -104,9 +111,43 @@ def _opened(path: Path) -> Block | None:
             shape, kind = vectors.get_shape(), vectors.get_dtype()
     except SafetensorError:
         return None
-    if crops.dtype != np.uint64 or kind != "F32" or len(shape) != 2 or crops.shape != (shape[0],):
+    if (
+        crops.dtype != np.uint64
+        or kind != ("U16" if about.get(KEPT) == BF16 else "F32")
+        or len(shape) != 2
+        or crops.shape != (shape[0],)
+    ):
         return None
     return Block(path, about, crops, int(shape[1]))
+
+
+def write_block(folder: Path, about: Mapping[str, str], name: str, crops: Keys, values: Float32) -> Block:
+    """Write one block of a set, whole or not at all; one of the same name is replaced.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the encoder; made if need be.
+    about : mapping of str
+        Header; ``key`` is that of the set, ``embeddings`` may be ``bf16``.
+    name : str
+        Tells the block from others of its set.
+    crops : (rows,) array of uint64
+        Keys of the crops.
+    values : (rows, D) array of float32
+        Their embeddings.
+    """
+    from safetensors.numpy import save
+
+    path = folder / f"{about['key']}-{name}.safetensors"
+    about = {**about, "written": now()}
+    kept = halved(values) if about.get(KEPT) == BF16 else np.ascontiguousarray(values, np.float32)
+    tensors: dict[str, NDArray[Any]] = {"X": kept, "crops": crops.copy()}
+    with disk_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            part.write_bytes(save(tensors, metadata=about))
+    return Block(path, about, tensors["crops"], values.shape[1])
 
 
 class EmbeddingSet:
@@ -142,32 +183,32 @@ class EmbeddingSet:
 
     def read(self, crops: Keys) -> Float32:
         """Embeddings of crops, (n, D) float32; NaN where there is none."""
-        out = np.full((len(crops), self.dim), np.nan, np.float32)
-        places = self._places(crops)
+        return self._read(self._places(crops), self._ends())
+
+    def rows(self, crops: Keys) -> Embedded:
+        """The same as an array that is read when it is sliced; not after `tidy`."""
+        return Embedded(partial(self._read, ends=self._ends()), self._places(crops), (len(crops), self.dim))
+
+    def _ends(self) -> Rows:
+        """Row behind each block, in all blocks one after the other."""
+        return np.cumsum([len(block.crops) for block in self._blocks], dtype=np.intp)
+
+    def _read(self, places: Rows, ends: Rows) -> Float32:
+        """Embeddings by their row in all blocks, of which only those are looked at that have one; NaN for -1."""
+        out = np.full((len(places), self.dim), np.nan, np.float32)
         order = np.argsort(places, kind="stable")
-        start = 0
-        for block in self._blocks:
-            stop = start + len(block.crops)
-            low, high = np.searchsorted(places, (start, stop), sorter=order)
-            rows = order[low:high]
-            if len(rows):
-                out[rows] = block.load()[places[rows] - start]
-            start = stop
+        order = order[np.searchsorted(places, 0, sorter=order) :]
+        numbers = np.searchsorted(ends, places[order], side="right")
+        for rows in np.split(order, np.flatnonzero(np.diff(numbers)) + 1) if len(order) else ():
+            number = int(np.searchsorted(ends, places[rows[0]], side="right"))
+            block = self._blocks[number]
+            out[rows] = block.load()[places[rows] - (ends[number] - len(block.crops))]
         return out
 
     def append(self, crops: Keys, values: Float32) -> None:
         """Write one block, whole or not at all."""
-        from safetensors.numpy import save
-
         mark = uuid.uuid4().hex[:8]  # another process may be adding to the same folder
-        path = self._folder / f"{self._about['key']}-{len(self._blocks):06d}-{mark}.safetensors"
-        about = {**self._about, "written": now()}
-        tensors: dict[str, NDArray[Any]] = {"X": np.ascontiguousarray(values, np.float32), "crops": crops.copy()}
-        with disk_errors(path):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as part:
-                part.write_bytes(save(tensors, metadata=about))
-        self._blocks.append(Block(path, about, tensors["crops"], self.dim))
+        self._blocks.append(write_block(self._folder, self._about, f"{len(self._blocks):06d}-{mark}", crops, values))
 
     def tidy(self, crops: Keys) -> None:
         """Keep what these crops need: drop blocks without a row of theirs, and pack those with few rows together.
@@ -176,12 +217,12 @@ class EmbeddingSet:
         """
         sweep(self._folder)
         old = list(self._blocks)
-        ends = np.cumsum([len(block.crops) for block in old])
-        useful = np.split(np.isin(self._held(), crops), ends[:-1]) if old else []
+        useful = np.split(np.isin(self._held(), crops), self._ends()[:-1]) if old else []
         thin = [i for i, rows in enumerate(useful) if 0 < rows.sum() < BLOCK // 2]
         gone = [i for i, rows in enumerate(useful) if not rows.any()]
         if len(thin) > 1:
-            kept = np.unique(np.concatenate([old[i].crops[useful[i]] for i in thin]))
+            held = np.isin(crops, np.concatenate([old[i].crops[useful[i]] for i in thin]))
+            kept = pd.unique(crops[held])  # in the order of the cells, so that neighbours are read together
             values = self.read(kept)
             for start in range(0, len(kept), BLOCK):
                 self.append(kept[start : start + BLOCK], values[start : start + BLOCK])
@@ -204,6 +245,24 @@ class EmbeddingSet:
     def _held(self) -> Keys:
         """Keys of the rows of all blocks, one after the other."""
         return np.concatenate([np.zeros(0, np.uint64), *(block.crops for block in self._blocks)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """Embeddings of crops as an array (n, D) float32 that is sliced along its rows and read then; see `EmbeddingSet`.
+
+    `places`: row of each in all blocks, one after the other.
+    """
+
+    read: Callable[[Rows], Float32]
+    places: Rows
+    shape: tuple[int, int]
+    dtype: np.dtype[Any] = FLOAT32
+    ndim: int = 2
+
+    def __getitem__(self, part: Any) -> Float32:
+        rows, columns = part if isinstance(part, tuple) else (part, slice(None))
+        return self.read(self.places[rows])[:, columns]
 
 
 class Sink:
@@ -256,6 +315,17 @@ class Sink:
         good = done & np.isfinite(block).all(axis=1)
         if good.any():
             self._into.append(self._crops[first : first + BLOCK][good], block[good])
+
+
+def halved(values: Float32) -> NDArray[np.uint16]:
+    """Numbers in bf16, rounded to the nearest, of two the even one: the upper halves of their bits."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+def widened(halves: NDArray[np.uint16]) -> Float32:
+    """Numbers of `halved` as float32."""
+    return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def keys_of(texts: Sequence[str]) -> Keys:

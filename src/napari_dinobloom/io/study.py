@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import StudyError
-from napari_dinobloom.io import celltable, journal, lock, manifest
+from napari_dinobloom.io import celltable, journal, lock, manifest, vectors
 from napari_dinobloom.io.atomic import disk_errors
 from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.masks import FieldMasks, draw, joined, load_masks, save_masks
@@ -102,7 +102,8 @@ class Study(StudyJournal):
     def cells(self) -> AnnData:
         """The cell table with all human acts in it, with no row when there is none yet.
 
-        The same object each time, until an act adds a cell or the table is replaced.
+        The same object each time, until an act adds a cell or the table is replaced. Of very many cells the embeddings
+        ``X`` stay on the disk and are read where they are asked for, see `io.vectors`.
         """
         with self._guard:
             if self._cells is None:
@@ -134,6 +135,8 @@ class Study(StudyJournal):
             adata, self.orphans = self._replayed(adata, self._acts().entries)
             numbers = celltable.highest_numbers(adata.obs["cell_id"], numbers)
             celltable.write_cells(self.path / CELLS, adata, numbers)
+            if vectors.stays(adata.X):
+                adata.X = vectors.stored(self.path / CELLS)
             self._numbers, self._cells = numbers, adata
             self.cells_version += 1
 
@@ -212,7 +215,7 @@ class Study(StudyJournal):
         value: str | Sequence[str],
         *,
         who: str | None = None,
-        reviewed: bool | None = None,
+        reviewed: bool | Sequence[bool] | None = None,
     ) -> journal.Entry | None:
         """Give cells a class by hand; an empty `value` takes the hand label away.
 
@@ -224,8 +227,8 @@ class Study(StudyJournal):
             One class for all, or one for each cell.
         who : str, optional
             Reader who says so; else the user of this machine.
-        reviewed : bool, optional
-            Set the review mark in the same act.
+        reviewed : bool or sequence of bool, optional
+            Set the review mark in the same act: one for all, or one for each cell.
 
         Returns
         -------
@@ -245,7 +248,7 @@ class Study(StudyJournal):
             name: column[0] if isinstance(value, str) else column for name, column in columns.items()
         }
         if reviewed is not None:
-            new["reviewed"] = reviewed
+            new["reviewed"] = reviewed if isinstance(reviewed, bool) else [*reviewed]
         return self._act("label", cell_ids, new, when, by)
 
     def exclude(self, cell_ids: CellIds, value: bool = True, *, who: str | None = None) -> journal.Entry | None:
@@ -360,6 +363,11 @@ class Study(StudyJournal):
             target = acts.to_undo() if op == "undo" else acts.to_redo()
             if target is None:
                 return None
+            if target.patients:
+                known = self._groups_to_change()
+                entry = acts.invert(op, target)
+                self._keep_groups(known, entry)
+                return entry
             if target.projection is None:
                 _ = self.cells  # a table that cannot be read is an error before anything is written
             return self._set(acts.invert(op, target))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dinobloom.errors import AtlasError
+from napari_dinobloom.io.vectors import Vectors
 from napari_dinobloom.pipeline.crops import policy_of, read_crop
 from napari_dinobloom.pipeline.settings import RunSettings, resolve
 from napari_dinobloom.pipeline.stains import StudyStains, iter_find_stains
@@ -38,7 +39,8 @@ def fit_shifts(adata: AnnData, by: str, reference: CellClassifier) -> dict[str, 
     living = ~adata.obs["deleted"].to_numpy(bool)
     if not living.any():
         return {}
-    found = shifts(np.asarray(adata.X)[living], adata.obs[by].to_numpy(str)[living], reference)
+    rows = np.flatnonzero(living)
+    found = shifts(Vectors.of(adata).take(rows), adata.obs[by].to_numpy(object)[rows], reference)
     return {_PLACE: {"by": by, "names": np.array(found.slides, object), "shift": found.shift}}
 
 
@@ -52,14 +54,19 @@ def is_moved(notes: Mapping[str, Any]) -> bool:
     return _PLACE in notes
 
 
-def embeddings_of(adata: AnnData, rows: NDArray[np.integer] | slice = slice(None)) -> Float32:
-    """Embeddings of some cells as the reference was asked about them: moved where the run had `RunSettings.adapt`."""
-    X = np.asarray(adata.X, np.float32)[rows]
-    about = dict(adata.uns.get("dinobloom", {})).get(_PLACE)
+def embeddings_of(
+    adata: AnnData, rows: NDArray[np.integer] | slice = slice(None), notes: Mapping[str, Any] | None = None
+) -> Float32:
+    """Embeddings of some cells as the reference was asked about them: moved where the run had `RunSettings.adapt`.
+
+    `notes`: of the run, where they are not in the table yet.
+    """
+    X = Vectors.of(adata)[rows]
+    about = dict(adata.uns.get("dinobloom", {}) if notes is None else notes).get(_PLACE)
     if about is None:
         return X
     found = Shifts(tuple(str(name) for name in about["names"]), np.asarray(about["shift"], np.float32))
-    return found.apply(X, adata.obs[str(about["by"])].to_numpy(str)[rows])
+    return found.apply(X, adata.obs[str(about["by"])].to_numpy(object)[rows])
 
 
 def iter_choose(study: Study, settings: RunSettings, classifier: CellClassifier) -> Steps[Choice]:

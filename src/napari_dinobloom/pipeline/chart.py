@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from napari_dinobloom.explore.duplicates import find_duplicates
+from napari_dinobloom.io.vectors import Vectors
 from napari_dinobloom.pipeline.map_changes import Backup, commit, iter_follow
 from napari_dinobloom.pipeline.maps import layout_of
 from napari_dinobloom.pipeline.settings import RunSettings
@@ -30,7 +31,7 @@ def iter_map_study(study: Study, settings: RunSettings) -> Steps[None]:
         if not settings.cells:
             yield Progress(adata.n_obs, adata.n_obs, "looking for fields that overlap")
             sizes = adata.obs.groupby("field")["pixel_size_um"].first()
-            twins = find_duplicates(adata.obs, np.asarray(adata.X), lambda field: thumbnail(study, field, sizes[field]))
+            twins = find_duplicates(adata.obs, Vectors.of(adata), lambda field: thumbnail(study, field, sizes[field]))
             adata.obs["duplicate_of"] = twins.reindex(adata.obs.index).fillna("").to_numpy(dtype=object)
         commit(study, adata, projection, layout_of(settings))
     except BaseException:

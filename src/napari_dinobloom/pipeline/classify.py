@@ -16,6 +16,7 @@ from napari_dinobloom.cells.taxonomy import CLASSES, palette
 from napari_dinobloom.errors import AtlasError
 from napari_dinobloom.explore.gates.base import GateError
 from napari_dinobloom.explore.study_gates import StudyGates
+from napari_dinobloom.io.fingerprint import MARK
 from napari_dinobloom.pipeline.adapting import embeddings_of, fit_shifts, without_shifts
 from napari_dinobloom.pipeline.crops import policy_of
 from napari_dinobloom.pipeline.settings import RunSettings, resolve
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 
 VERSION = 1
+TOGETHER = 1 << 14
+"""Cells that are named at once; of more, what is held besides the table does not grow."""
+
 PLATELET = "platelet"
 LARGEST_PLATELET_UM2 = 50.0
 """Area of a disc of 8 um."""
@@ -98,8 +102,8 @@ def name_cells(
 
 
 def sources_of(study: Study, obs: pd.DataFrame) -> list[str]:
-    """Picture of each cell as atlases name it: the first 16 hexadecimal digits of the sha256 of its file."""
-    bytes_of = {record.id: record.sha256[:16] for record in study.fields}
+    """Picture of each cell as atlases name it: the first 16 hexadecimal digits of the fingerprint of its file."""
+    bytes_of = {record.id: record.sha256.removeprefix(MARK)[:16] for record in study.fields}
     return [bytes_of.get(field) or "0" * 16 for field in obs["field"]]
 
 
@@ -157,7 +161,10 @@ def write_neighbours(study: Study, path: Path) -> Path:
     classifier = find_atlas(resolve(study.settings, {}))
     if classifier is None:
         raise AtlasError(f"{study.path}: no atlas names its cells, so that there are no neighbours; give --atlas")
-    write_csv(path, explain(study, classifier).drop(columns="row"))
+    check_study(study, classifier, resolve(study.settings, {}))
+    rows = np.flatnonzero(~study.cells.obs["deleted"].to_numpy(bool))
+    parts = (rows[start : start + TOGETHER] for start in range(0, max(len(rows), 1), TOGETHER))
+    write_csv(path, (explain(study, classifier, part).drop(columns="row") for part in parts))
     return path
 
 
@@ -176,7 +183,10 @@ def weights_of(notes: Mapping[str, Any]) -> Weights:
 
 
 def iter_classify_study(study: Study, settings: RunSettings, atlas: CellClassifier | None) -> Steps[None]:
-    """Write ``predicted predicted_by confidence abstained distance`` of every cell; empty where there is no atlas."""
+    """Write ``predicted predicted_by confidence abstained distance`` of every cell; empty where there is no atlas.
+
+    The table changes after the last report but one: until then a run can be stopped and nothing has happened.
+    """
     from napari_dinobloom.report.quantify import pack_confusion
 
     adata = study.cells
@@ -191,10 +201,15 @@ def iter_classify_study(study: Study, settings: RunSettings, atlas: CellClassifi
     else:
         check_study(study, atlas, settings)
         notes = without_shifts(notes) | (fit_shifts(adata, settings.adapt, atlas) if settings.adapt else {})
-        adata.uns["dinobloom"] = notes
         source = sources_of(study, adata.obs)
         large = np.zeros(n, bool) if settings.cells else larger_than_platelets(adata.obs)
-        named = name_cells(atlas, embeddings_of(adata), source, large)
+        parts = []
+        for start in range(0, n, TOGETHER):
+            part = slice(start, start + TOGETHER)
+            parts.append(name_cells(atlas, embeddings_of(adata, part, notes), source[part], large[part]))
+            yield Progress(min(start + TOGETHER, n), n, "nearest reference cells")
+        parts = parts or [name_cells(atlas, embeddings_of(adata, notes=notes), source, large)]
+        named = pd.concat(parts, ignore_index=True)
         for name in ("predicted", "confidence", "abstained", "distance"):
             adata.obs[name] = named[name].to_numpy()
         adata.obs["predicted_by"] = f"{atlas.name}-{atlas.hash[:8]}"

@@ -7,8 +7,10 @@ wherever its cell stands in the table. What was made by other encoders, or in an
 from __future__ import annotations
 
 import json
+import uuid
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -19,10 +21,12 @@ from napari_dinobloom.cells import stain_transfer
 from napari_dinobloom.cells.crop import find_windows
 from napari_dinobloom.cells.stain_transfer import METHODS
 from napari_dinobloom.errors import EncoderError, StudyError
-from napari_dinobloom.io.embeddings import Block, EmbeddingSet, Keys, Rows, Sink, keys_of, read_blocks
+from napari_dinobloom.io.embeddings import KEPT, Block, Embedded, EmbeddingSet, Keys, Rows, Sink, keys_of, read_blocks
+from napari_dinobloom.io.vectors import FLOAT32, lazy, stays
 from napari_dinobloom.pipeline.crops import FILE, open_crops, policy_of, row_keys
 from napari_dinobloom.pipeline.settings import RunSettings, digest, resolve
 from napari_dinobloom.pipeline.stains import StudyStains, iter_find_stains
+from napari_dinobloom.pipeline.workers import Workers
 from napari_dinobloom.progress import Progress, Steps, drain
 
 if TYPE_CHECKING:
@@ -81,8 +85,9 @@ def step_key(crops: str, settings: RunSettings) -> str:
     spec = locate(settings.encoder).spec
     seen = spec and (spec.input_size, spec.mean, spec.std, spec.interpolation, spec.positions)
     goal = stain_transfer.reference().to_dict() if settings.stain else {}
-    stained = [settings.stain, stain_transfer.VERSION, goal] if settings.stain else []
-    return digest(crops, identify(settings.encoder), seen, pooling_of(settings), settings.computed, VERSION, *stained)
+    more: list[object] = [settings.stain, stain_transfer.VERSION, goal] if settings.stain else []
+    more += [settings.embeddings] if settings.embeddings != "float32" else []
+    return digest(crops, identify(settings.encoder), seen, pooling_of(settings), settings.computed, VERSION, *more)
 
 
 def pooling_of(settings: RunSettings) -> str:
@@ -118,7 +123,7 @@ def check_device(settings: RunSettings) -> None:
         resolve_devices(settings.device)
 
 
-def iter_embed_study(study: Study, settings: RunSettings) -> Steps[None]:
+def iter_embed_study(study: Study, settings: RunSettings, workers: Workers | None = None) -> Steps[None]:
     """Embed crops that are new or changed, and put all embeddings into ``X`` of the cell table.
 
     What computed them goes into `settings.computes`: a study may have moved to a machine with other devices.
@@ -131,14 +136,17 @@ def iter_embed_study(study: Study, settings: RunSettings) -> Steps[None]:
     stains = (yield from iter_find_stains(study, settings.stain)) if settings.stain else None
     keys = keys if stains is None else stains.keys(keys)
     yield Progress(0, len(keys), "loading the encoder")
-    with load(settings) as encoder:
-        facts = _facts(encoder) | _stained(encoder, stains)
-        header = {name.removeprefix("encoder_"): value for name, value in facts.items()}
-        place = study.path / FOLDER / f"{_safe(encoder.name)}-{encoder.sha256[:8]}"
-        vectors = EmbeddingSet(place, header, encoder.dim)
-        yield from _fill(vectors, encoder, crops, keys, stains)
-    values = vectors.read(keys)
-    _check_finite(values, adata, settings.encoder, facts["precision"])
+    if workers is not None and workers.apart:
+        from napari_dinobloom.pipeline.cluster import units
+
+        facts, vectors = yield from units.iter_fill_apart(study, settings, keys, stains, workers)
+    else:
+        with load(settings) as encoder:
+            facts = kept_as(facts_of(encoder, stains), settings)
+            vectors = EmbeddingSet(*home_of(study, facts), encoder.dim)
+            yield from _fill(vectors, encoder, crops, keys, stains)
+    rows = Checked(vectors.rows(keys), adata.obs_names, settings.encoder, facts["precision"])
+    values = lazy(rows, f"embedded-{uuid.uuid4().hex}") if stays(rows) else rows[:]
     study.save_cells(_table(adata, values, facts))
     vectors.tidy(keys)
     settings.remember_computed(facts["device"], facts["precision"])
@@ -158,19 +166,9 @@ def load(settings: RunSettings) -> Encoder:
     )
 
 
-def _check_finite(values: NDArray[np.float32], adata: Any, encoder: str, precision: str) -> None:
-    """Raise EncoderError where an embedding is not finite: a map or a class that rests on it would mean nothing."""
-    wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(wrong):
-        raise EncoderError(
-            f"{encoder} gave undefined numbers for {len(wrong)} of {len(values)} cells in {precision}, the first is "
-            f"{adata.obs_names[wrong[0]]}. Use --precision float32, or another file of weights; the others are kept."
-        )
-
-
-def _facts(encoder: Encoder) -> dict[str, str]:
-    """What the cell table says of the encoder of its embeddings."""
-    return {
+def facts_of(encoder: Encoder, stains: StudyStains | None = None) -> dict[str, str]:
+    """What the cell table says of the encoder of its embeddings, and of what was done to the crops before."""
+    facts = {
         "encoder": encoder.name,
         "encoder_sha256": encoder.sha256,
         "encoder_key": encoder.key,
@@ -179,11 +177,25 @@ def _facts(encoder: Encoder) -> dict[str, str]:
         "precision": encoder.precision,
         "device": encoder.device_type,
     }
+    return facts if stains is None else stained(facts, stains)
 
 
-def _stained(encoder: Encoder, stains: StudyStains | None) -> dict[str, str]:
-    """What the cell table says of the normalisation before; a set of embeddings of its own."""
-    return {} if stains is None else {"stain": stains.method, "encoder_key": digest(encoder.key, stains.method)}
+def stained(facts: dict[str, str], stains: StudyStains) -> dict[str, str]:
+    """The same where crops are normalised before: embeddings of their own."""
+    return {**facts, "stain": stains.method, "encoder_key": digest(facts["encoder_key"], stains.method)}
+
+
+def kept_as(facts: dict[str, str], settings: RunSettings) -> dict[str, str]:
+    """The same where embeddings are rounded to be kept: embeddings of their own."""
+    if settings.embeddings == "float32":
+        return facts
+    return {**facts, KEPT: settings.embeddings, "encoder_key": digest(facts["encoder_key"], settings.embeddings)}
+
+
+def home_of(study: Study, facts: dict[str, str]) -> tuple[Path, dict[str, str]]:
+    """Folder and header of the embeddings of a study that these facts tell."""
+    header = {name.removeprefix("encoder_"): value for name, value in facts.items()}
+    return study.path / FOLDER / f"{_safe(facts['encoder'])}-{facts['encoder_sha256'][:8]}", header
 
 
 def _fill(vectors: EmbeddingSet, encoder: Encoder, crops: Any, keys: Keys, stains: StudyStains | None) -> Steps[None]:
@@ -192,9 +204,10 @@ def _fill(vectors: EmbeddingSet, encoder: Encoder, crops: Any, keys: Keys, stain
     total, known, where = len(keys), len(keys) - len(rows), f"{encoder.name} on {encoder.device}"
     yield Progress(known, total, where)
     if len(rows):
+        picked = Picked(crops, rows, None if stains is None else stains.of(rows))
         with (
             closing(Sink(vectors, keys[rows])) as sink,
-            closing(encoder.iter_embed_to(_Picked(crops, rows, stains), sink)) as steps,
+            closing(encoder.iter_embed_to(picked, sink)) as steps,
         ):
             for report in steps:
                 yield Progress(known + report.done, total, where)
@@ -203,8 +216,11 @@ def _fill(vectors: EmbeddingSet, encoder: Encoder, crops: Any, keys: Keys, stain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Picked:
-    """Some rows of an array of crops, as an array that is sliced along its first axis, by several threads at once."""
+class Picked:
+    """Some rows of an array of crops, as an array that is sliced along its first axis, by several threads at once.
+
+    `stains`: of these rows only.
+    """
 
     crops: Any
     rows: Rows
@@ -213,10 +229,12 @@ class _Picked:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(n, Y, X, 3)."""
         return (len(self.rows), *self.crops.shape[1:])
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Of the crops."""
         found: np.dtype[Any] = self.crops.dtype
         return found
 
@@ -227,10 +245,47 @@ class _Picked:
         rows = self.rows[part]
         side_by_side = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)  # read as a slice, which is faster
         pictures = np.asarray(self.crops[rows[0] : rows[-1] + 1] if side_by_side else self.crops.oindex[rows])
-        return pictures if self.stains is None else self.stains.recoloured(pictures, rows)
+        return pictures if self.stains is None else self.stains.recoloured(pictures, np.arange(len(self.rows))[part])
 
 
-def _table(adata: Any, embeddings: NDArray[np.float32], about: dict[str, str]) -> Any:
+@dataclass(frozen=True, slots=True, eq=False)
+class Checked:
+    """Embeddings that are read when they are sliced, and refused where one is not finite: nothing could rest on it.
+
+    So those of very many cells are checked while they are written, without a look of its own at all of them.
+
+    Raises
+    ------
+    EncoderError
+        If a row that is read is not finite.
+    """
+
+    found: Embedded
+    names: pd.Index[Any]
+    encoder: str
+    precision: str
+    dtype = FLOAT32
+    ndim = 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, D)."""
+        return self.found.shape
+
+    def __getitem__(self, part: Any) -> NDArray[np.float32]:
+        values = self.found[part]
+        wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(wrong):
+            names = self.names[part[0] if isinstance(part, tuple) else part]
+            raise EncoderError(
+                f"{self.encoder} gave undefined numbers for {len(wrong)} of {len(values)} cells in {self.precision}, "
+                f"the first is {names[wrong[0]]}. Use --precision float32, or another file of weights; the others are "
+                "kept."
+            )
+        return values
+
+
+def _table(adata: Any, embeddings: Any, about: dict[str, str]) -> Any:
     """Return the cell table with these embeddings; what rested on earlier ones (map, graph) is left behind."""
     from anndata import AnnData
 
@@ -293,7 +348,11 @@ def _stored(folder: str, blocks: list[Block], active: str) -> StoredEncoder:
 
 
 def read_embeddings(
-    study: Study, which: str | StoredEncoder, *, missing: Literal["nan", "refuse"] = "nan"
+    study: Study,
+    which: str | StoredEncoder,
+    *,
+    missing: Literal["nan", "refuse"] = "nan",
+    rows: Rows | None = None,
 ) -> NDArray[np.float32]:
     """Read embeddings that a study holds, of any encoder, row for row with its cell table.
 
@@ -306,6 +365,8 @@ def read_embeddings(
     missing : {"nan", "refuse"}
         What to do where cells have none, as they changed or came after these were computed: leave NaN in their rows,
         or raise. Deleted cells may be without.
+    rows : (n,) array of int, optional
+        Rows of the cell table; by default all. Only theirs are read.
 
     Returns
     -------
@@ -322,11 +383,12 @@ def read_embeddings(
     keys = crop_keys(study)
     if chosen.stain in METHODS:
         keys = drain(iter_find_stains(study, cast("Method", chosen.stain))).keys(keys)
-    values = EmbeddingSet(place, {"key": chosen.key}, chosen.dim).read(keys)
-    lost = int((np.isnan(values).all(axis=1) & ~study.cells.obs["deleted"].to_numpy(bool)).sum())
+    some = slice(None) if rows is None else rows
+    values = EmbeddingSet(place, {"key": chosen.key}, chosen.dim).read(keys[some])
+    lost = int((np.isnan(values).all(axis=1) & ~study.cells.obs["deleted"].to_numpy(bool)[some]).sum())
     if lost and missing == "refuse":
         raise StudyError(
-            f"{place}: {lost} of {len(keys)} cells have no embedding of {chosen.name}; "
+            f"{place}: {lost} of {len(values)} cells have no embedding of {chosen.name}; "
             f"run `napari-dinobloom embed {study.path.name} --encoder {chosen.name}` first."
         )
     return values

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
 from napari_dinobloom.errors import AtlasError, InputError, StudyError
+from napari_dinobloom.io.vectors import Vectors
 from napari_dinobloom.pipeline.adapting import embeddings_of, is_moved
 from napari_dinobloom.pipeline.classify import (
     PLATELET,
+    TOGETHER,
     Weights,
     check_study,
     find_atlas,
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 
 POOL = 10
 """So many times the cells that are asked for are looked at for diversity (beta of Zhdanov 2019)."""
+
+BLOCK = 1024
+"""Named cells from which distances are computed at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +107,7 @@ def labelled(study: Study) -> LabelledCells:
             f"{study.path}: its cells were moved towards the reference before they were named (adapt), so that they "
             f"can be no reference themselves. Run `napari-dinobloom classify {study.path.name} --adapt none` first."
         )
-    X = read_embeddings(study, str(notes["encoder_key"]))[rows]
+    X = read_embeddings(study, str(notes["encoder_key"]), rows=rows)
     lost = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if len(lost):
         raise InputError(
@@ -271,13 +276,14 @@ def next_to_label(study: Study, n: int) -> list[str]:
     Margin sampling (Scheffer, Decomain and Wrobel 2001): a cell is the less sure, the less its first class leads; one
     beyond the atlas' distance limit is not sure at all. Of the ``10 n`` least sure ones (Zhdanov 2019,
     arXiv:1901.05954) the farthest from all that were named or chosen comes next (k-center greedy; Sener and Savarese
-    2018, arXiv:1708.00489). Where no atlas names the cells all are equally unsure. The same table gives the same cells.
+    2018, arXiv:1708.00489). Where no atlas names the cells all are equally unsure, and of more than 16,384 so many are
+    looked at, spread evenly over the table. The same table gives the same cells.
     """
     settings = resolve(study.settings, {})
-    obs, X = study.cells.obs, embeddings_of(study.cells)
-    named = obs["label"].to_numpy(str) != ""
+    obs, adata = study.cells.obs, study.cells
+    named = (obs["label"] != "").to_numpy(bool)
     taken = np.column_stack([obs[what].to_numpy(bool) for what in ("deleted", "excluded", "reviewed")]).any(axis=1)
-    embedded = np.isfinite(X).all(axis=1) if X.ndim == 2 and X.shape[1] else np.zeros(len(obs), bool)
+    embedded = Vectors.of(adata).finite() if adata.X is not None and adata.n_vars else np.zeros(len(obs), bool)
     rows = np.flatnonzero(~named & ~taken & embedded)
     if n < 1 or not len(rows):
         return []
@@ -285,11 +291,19 @@ def next_to_label(study: Study, n: int) -> list[str]:
     sure: NDArray[np.floating] = np.zeros(len(rows))
     if classifier is not None:
         check_study(study, classifier, settings)
-        source = sources_of(study, obs.iloc[rows])
-        sure = _lead(classifier, X[rows], source, larger_than_platelets(obs.iloc[rows]) & (not settings.cells))
-    order = np.argsort(sure, kind="stable")[: POOL * n] if classifier is not None else np.arange(len(rows))
-    known = X[named & embedded & ~obs["deleted"].to_numpy(bool)]
-    return [str(obs.index[row]) for row in rows[order][_spread(X[rows[order]], known, n)]]
+        parts = []
+        for start in range(0, len(rows), TOGETHER):
+            some = rows[start : start + TOGETHER]
+            large = larger_than_platelets(obs.iloc[some]) & (not settings.cells)
+            parts.append(_lead(classifier, embeddings_of(adata, some), sources_of(study, obs.iloc[some]), large))
+        sure = np.concatenate(parts)
+    if classifier is not None:
+        order = np.argsort(sure, kind="stable")[: POOL * n]
+    else:
+        most = min(len(rows), max(TOGETHER, n))
+        order = np.arange(most) * len(rows) // most
+    known = embeddings_of(adata, np.flatnonzero(named & embedded & ~obs["deleted"].to_numpy(bool)))
+    return [str(obs.index[row]) for row in rows[order][_spread(embeddings_of(adata, rows[order]), known, n)]]
 
 
 def _lead(
@@ -310,7 +324,9 @@ def _spread(X: NDArray[np.float32], known: NDArray[np.float32], n: int) -> list[
     """Rows by k-center greedy: first row 0, then always the one farthest from all chosen and known rows."""
     from scipy.spatial.distance import cdist
 
-    chosen, nearest = [0], cdist(X, np.concatenate([X[:1], known])).min(axis=1)
+    chosen, nearest = [0], cdist(X, X[:1])[:, 0]
+    for start in range(0, len(known), BLOCK):
+        nearest = np.minimum(nearest, cdist(X, known[start : start + BLOCK]).min(axis=1))
     while len(chosen) < min(n, len(X)):
         nearest[chosen] = -1.0
         chosen.append(int(nearest.argmax()))

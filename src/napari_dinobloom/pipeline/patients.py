@@ -25,7 +25,7 @@ from napari_dinobloom.explore.gates.base import nearest
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.io.tables import write_csv
 from napari_dinobloom.io.trust import inside
-from napari_dinobloom.pipeline.patient_bags import Bags, about, collect, made_of
+from napari_dinobloom.pipeline.patient_bags import Bags, Seen, about, collect, made_of
 from napari_dinobloom.pipeline.patient_groups import groups_of
 from napari_dinobloom.pipeline.patient_learning import Float32, iter_learn, out_of_fold, packed, table_of
 from napari_dinobloom.progress import Progress, Steps
@@ -107,7 +107,7 @@ def iter_train_patients(study: Study, groups: Mapping[str, str], **options: Any)
     groups, left_out = with_cells(study, bags.names, groups)
     known = np.flatnonzero([name in groups for name in bags.names])
     model, validation, found = yield from iter_learn(
-        [bags.X[row] for row in known],
+        [np.asarray(bags.X[row]) for row in known],
         [groups[bags.names[row]] for row in known],
         [bags.names[row] for row in known],
         [bags.sources[row] for row in known],
@@ -233,10 +233,10 @@ def patient_result(study: Study) -> PatientResult | None:
         raise StudyError(f"{path}: is damaged ({error}). Delete it, and train or apply the model again.") from error
 
 
-def fits(study: Study, result: PatientResult) -> bool:
-    """Whether a result was made of the embeddings and cells that the study has now."""
+def fits(study: Study, result: PatientResult, seen: Seen | None = None) -> bool:
+    """Whether a result was made of the embeddings and cells that the study has now; `seen` as for `made_of`."""
     try:
-        return result.made_of == made_of(study)
+        return result.made_of == made_of(study, seen)
     except StudyError:  # not embedded any more
         return False
 
@@ -272,11 +272,11 @@ def _predict(
 
     if not len(rows):
         return
-    some = [bags.X[row] for row in rows]
-    found = model.proba(some)
-    shares[rows, 0], shares[rows, 1] = found[model.preset.name], found[MEAN]
-    for row, one in zip(rows, model.attention(some), strict=True):
-        attention[row] = one
+    for row in rows:  # one after the other: the cells of all may not fit into memory
+        bag = [np.asarray(bags.X[row])]
+        found = model.proba(bag)
+        shares[row, 0], shares[row, 1] = found[model.preset.name][0], found[MEAN][0]
+        attention[row] = model.attention(bag)[0]
 
 
 def _keep(

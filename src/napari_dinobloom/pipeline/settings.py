@@ -39,6 +39,9 @@ class RunSettings:
     """Every picture is one cell already: no segmentation, the whole picture is the crop."""
     segmenter: str = "learned"
     """``learned``, ``cellpose``, or the file or folder of cells that are marked already (`io.annotations`)."""
+    search: Literal["monolayer", "all"] = "monolayer"
+    """Where cells of a whole slide are sought: in its monolayer (`cells.monolayer`), or all over it. Fields, and slides
+    whose pixel size nobody knows, are searched all over."""
     accepted_licence: str = ""
     """Licence of a segmenter that was accepted, with who and when; `resolve` writes it for ``accept_licence``."""
     pixel_size_um: float | None = None
@@ -63,6 +66,8 @@ class RunSettings:
     """Number format of the encoder."""
     pooling: Literal["own", "class", "class+mean"] = "own"
     """The encoder's own, the class token, or class token and mean patch token one after the other."""
+    embeddings: Literal["float32", "bf16"] = "float32"
+    """How embeddings are kept: ``bf16`` rounds them to 8 bits of precision, which halves ``embeddings/``."""
     max_memory_gib: float | None = None
     """Memory that the encoder may take, GiB; None or 0 does not limit it. Changes no number."""
     computes: str = ""
@@ -96,9 +101,11 @@ class RunSettings:
         choices = {
             "specimen": ("blood", "marrow"),
             "count": ("all", "reviewed"),
+            "search": ("monolayer", "all"),
             "precision": ("auto", "float32", "bf16"),
             "interpolation": ("bilinear", "bicubic", "lanczos"),
             "pooling": ("own", "class", "class+mean"),
+            "embeddings": ("float32", "bf16"),
             "stain": ("", "reinhard", "macenko"),
             "adapt": ("", "slide", "patient"),
             "knn_metric": ("own", "euclidean", "cosine"),

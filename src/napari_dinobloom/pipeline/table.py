@@ -82,7 +82,7 @@ def rebuilt(study: Study, fields: Sequence[FieldRecord]) -> Any:
         table[name] = column
     table["gone"] = table["deleted"] = gone
     adata = AnnData(obs=table)
-    adata.obsm["spatial"] = table[["x", "y"]].to_numpy(np.float32)
+    adata.obsm["spatial"] = table[["x", "y"]].to_numpy(np.float32, copy=True)  # a view of a table may be read-only
     return adata
 
 

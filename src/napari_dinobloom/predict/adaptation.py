@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_dinobloom.io.vectors import AT_ONCE, Vectors
 from napari_dinobloom.predict.novelty import FEWEST
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Shifts:
         return table - np.vstack([self.shift, np.zeros_like(table, shape=(1, table.shape[1]))])[rows]
 
 
-def shifts(X: npt.ArrayLike, slides: Sequence[Any] | npt.NDArray[Any], reference: CellClassifier) -> Shifts:
+def shifts(X: npt.ArrayLike | Vectors, slides: Sequence[Any] | npt.NDArray[Any], reference: CellClassifier) -> Shifts:
     """Estimate by what the cells of each slide differ from the reference within populations.
 
     The reference is one group whose cells stay where they are; its populations are those of the re-standardisation of
@@ -74,8 +75,8 @@ def shifts(X: npt.ArrayLike, slides: Sequence[Any] | npt.NDArray[Any], reference
 
     Parameters
     ----------
-    X : (n, D) array of float
-        Embeddings.
+    X : (n, D) array of float, or Vectors
+        Embeddings; of very many, some slides are read at a time.
     slides : (n,) sequence
         Slide, or patient, of each cell.
     reference : Atlas or Probe
@@ -86,15 +87,16 @@ def shifts(X: npt.ArrayLike, slides: Sequence[Any] | npt.NDArray[Any], reference
     ValueError
         If shapes do not fit or a value is not finite.
     """
-    from napari_dinobloom.explore.restandardise import Restandardise
+    from napari_dinobloom.explore.restandardise import Restandardise, batches
     from napari_dinobloom.explore.slide_shifts import LEAST_PRIOR
 
-    table = np.asarray(X, np.float32)
+    table = X if isinstance(X, Vectors) else Vectors(np.asarray(X, np.float32))
     if not len(table):
         return Shifts((), np.zeros((0, reference.X.shape[1]), np.float32))
     own = "\0reference"  # no slide has this name
     model = replace(Restandardise.fit(reference.X, [own] * len(reference.X)), prior=LEAST_PRIOR)
-    model = model.with_groups(table, slides)
+    for rows in batches(slides, AT_ONCE):
+        model = model.with_groups(table[rows], np.asarray(slides)[rows])
     return Shifts(model.groups[1:], model.shift[1:])
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from napari_dinobloom.predict.mil.bags import Float32
 from napari_dinobloom.predict.mil.leaks import cell_keys
@@ -52,14 +52,14 @@ class TrainedOn:
         return cls(keys, hashes, np.asarray(shares, np.float32))
 
     def find(
-        self, bags: Sequence[Float32], sources: Sequence[Iterable[str]]
+        self, bags: Sequence[ArrayLike], sources: Sequence[Iterable[str]]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Find training patients among others.
 
         Parameters
         ----------
         bags : sequence of (n_i, D) arrays of float32
-            Embeddings of each patient.
+            Embeddings of each patient; read one after the other where they lie on the disk.
         sources : sequence of iterables of str
             Hashes of the pictures of each patient; empty text is no picture.
 
@@ -74,7 +74,8 @@ class TrainedOn:
         if not len(self.keys):
             return rows, partly
         for number, (bag, own) in enumerate(zip(bags, sources, strict=True)):
-            cells, pictures = _agreement(self.keys, cell_keys(bag)), _agreement(self.pictures, _picture_keys(own))
+            cells = _agreement(self.keys, cell_keys(np.asarray(bag)))
+            pictures = _agreement(self.pictures, _picture_keys(own))
             best = np.maximum(cells, pictures)
             if best.max() >= 0.5:
                 rows[number] = int(best.argmax())
