@@ -103,7 +103,7 @@ def test_groups_that_cannot_be_are_refused(gated: Path, tmp_path: Path) -> None:
     path = tmp_path / "groups.csv"
     for content, message in (
         ("patient,grp\np0,a\n", "has no column 'group'; did you mean 'grp'"),
-        ("patient,group\np0,a\np0,b\n", "line 3: patient 'p0' is in 'a' already"),
+        ("patient,group\np0,a\np0,b\n", "patient 'p0' is in the groups 'a' and 'b'. Keep one"),
         ("patient,group\np0,a\n", "two groups of patients, not 1"),
         ("patient,group\np0,a\nP1,b\n", "no patient 'P1'"),
     ):

@@ -15,7 +15,7 @@ from napari_dinobloom.cli import app
 from napari_dinobloom.encoders.encoder import load_encoder
 from napari_dinobloom.errors import AtlasError, InputError
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.pipeline import adapting, embed, own_reference
+from napari_dinobloom.pipeline import adapting, classify, embed, own_reference
 from napari_dinobloom.pipeline.adapting import embeddings_of, iter_choose_for
 from napari_dinobloom.pipeline.classify import explain, find_atlas, larger_than_platelets, sources_of
 from napari_dinobloom.pipeline.crops import open_crops
@@ -230,3 +230,31 @@ def test_the_next_cells_to_name_are_those_that_were_named_so(copied: Path, monke
         near = ~atlas.without("platelet").classify(X[large], np.array(source)[large].tolist())["unlike"].to_numpy(bool)
         found = lead(atlas, X, source, large)[large]
         np.testing.assert_allclose(found, np.where(near, shares[:, -1] - shares[:, -2], 0), atol=1e-6)
+
+
+def test_a_run_that_is_stopped_while_it_names_leaves_the_table_as_it_was(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classify, "TOGETHER", 3)
+    with Study.open(copied) as study:
+        settings = resolve(study.settings, {"adapt": "slide"})
+        obs, notes = study.cells.obs.copy(), dict(study.cells.uns["dinobloom"])
+        steps = classify.iter_classify_study(study, settings, find_atlas(settings))
+        for _ in range(2):  # shifts are fitted, and the first cells are named by them
+            next(steps)
+        steps.close()
+        assert study.cells.obs.equals(obs)
+        assert set(study.cells.uns["dinobloom"]) == set(notes)
+        assert not adapting.is_moved(study.cells.uns["dinobloom"])
+
+
+def test_neighbours_are_written_some_cells_at_a_time(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Study.open(copied, read_only=True) as study:
+        whole = classify.write_neighbours(study, tmp_path / "whole.csv").read_bytes()
+        monkeypatch.setattr(classify, "TOGETHER", 3)
+        asked, explain = [], classify.explain
+        monkeypatch.setattr(classify, "explain", lambda *a: asked.append(len(a[2])) or explain(*a))
+        assert classify.write_neighbours(study, tmp_path / "parts.csv").read_bytes() == whole
+    assert max(asked) == 3

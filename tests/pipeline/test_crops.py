@@ -175,7 +175,7 @@ def test_a_stop_leaves_the_old_store(study: Study) -> None:
 def test_a_full_disk_leaves_the_old_store(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     drain(iter_crop_study(study, RunSettings()))
     before = open_crops(study)[...]
-    real, left = crops._write, [2]
+    real, left = crops.write_rows, [2]
 
     def write(*arguments: object) -> None:
         left[0] -= 1
@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_the_old_store(study: Study, monkeypatch: pytest.Monk
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(crops, "_write", write)
+    monkeypatch.setattr(crops, "write_rows", write)
     with pytest.raises(StudyError, match=r"crops\.zarr: the disk.*full"):
         drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
     assert np.array_equal(open_crops(study)[...], before)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -20,7 +21,7 @@ from napari_dinobloom.encoders.library import locate
 from napari_dinobloom.errors import AtlasError, EncoderError, InputError, StudyError
 from napari_dinobloom.io import embeddings
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.pipeline import edits, embed
+from napari_dinobloom.pipeline import classify, edits, embed
 from napari_dinobloom.pipeline.crops import open_crops
 from napari_dinobloom.pipeline.driver import Outcome, iter_outcome
 from napari_dinobloom.pipeline.embed import read_embeddings, stored_encoders
@@ -251,7 +252,7 @@ def test_a_torn_block_is_computed_again(smears: Path, copied: Path, counts: list
 def test_some_rows_of_the_store_are_an_array_of_their_own(embedded: Path) -> None:
     with Study.open(embedded, read_only=True) as study:
         whole, rows = pictures(embedded), np.array([0, 1, 2, 5, 11, 12])
-        some = embed._Picked(open_crops(study), rows)
+        some = embed.Picked(open_crops(study), rows)
         assert (some.shape, some.dtype, len(some)) == ((6, 224, 224, 3), np.uint8, 6)
         for part in (slice(0, 3), slice(2, 6), slice(4, 99), slice(6, 9)):
             np.testing.assert_array_equal(some[part], whole[rows][part])
@@ -274,6 +275,7 @@ def test_encoders_stand_side_by_side(smears: Path, copied: Path, other: Path, co
         assert ours.when.startswith("20")
         for which in ("starter", ours, ours.key, ours.folder):
             np.testing.assert_array_equal(read_embeddings(study, which, missing="refuse"), first)
+        np.testing.assert_array_equal(read_embeddings(study, ours, rows=np.array([3, 1])), first[[3, 1]])
         np.testing.assert_array_equal(read_embeddings(study, "other"), second)
         with pytest.raises(StudyError, match=r"none of the stored embeddings are called 'startr'.*starter-"):
             read_embeddings(study, "startr")
@@ -459,3 +461,54 @@ def test_the_command_line(smears: Path, copied: Path, other: Path, counts: list[
     for one, line in zip(stored(copied), shown.output.splitlines(), strict=True):
         star = "*" if one.name == "other" else " "
         assert line == f"{star} {one.folder}  {n} x 192  float32 on cpu, class  {one.when}  {one.key}"
+
+
+def test_a_whole_run_with_embeddings_on_the_disk_gives_the_same(
+    smears: Path, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_dinobloom.io.vectors.LAZY", 0)
+    monkeypatch.setattr(classify, "TOGETHER", 5)
+    (copied / "cells.h5ad").unlink()
+    again([smears], copied, until="classify")
+    here = tmp_path / "here.dinobloom"
+    shutil.copytree(copied, here)
+    (here / "cells.h5ad").unlink()
+    with monkeypatch.context() as small:
+        small.setattr("napari_dinobloom.io.vectors.LAZY", 1 << 30)
+        small.setattr(classify, "TOGETHER", 1 << 14)
+        again([smears], here, until="classify")
+        with Study.open(here, read_only=True) as study:
+            wanted = study.cells
+            assert isinstance(wanted.X, np.ndarray)
+    with Study.open(copied, read_only=True) as study:
+        found = study.cells
+        assert not isinstance(found.X, np.ndarray)
+        assert np.array_equal(np.asarray(found.X), wanted.X)
+        assert np.array_equal(found.obsm["X_umap"], wanted.obsm["X_umap"], equal_nan=True)
+        pd.testing.assert_frame_equal(found.obs, wanted.obs)
+
+
+def test_embeddings_kept_in_bf16_are_a_set_of_their_own(smears: Path, copied: Path, counts: list[int]) -> None:
+    with Study.open(copied, read_only=True) as study:
+        before = np.asarray(study.cells.X)
+    again([smears], copied, embeddings="bf16")
+    with Study.open(copied, read_only=True) as study:
+        assert np.array_equal(study.cells.X, embeddings.widened(embeddings.halved(before)))
+        assert study.cells.uns["dinobloom"]["embeddings"] == "bf16"
+        assert {one.n for one in stored_encoders(study)} == {len(before)}
+        assert len(stored_encoders(study)) == 2
+    assert counts == [len(before)]
+    again([smears], copied, embeddings="float32")
+    with Study.open(copied, read_only=True) as study:
+        assert np.array_equal(study.cells.X, before)
+    assert counts == [len(before)]  # the others are still there
+
+
+def test_embeddings_that_stay_on_the_disk_are_checked_where_they_are_read() -> None:
+    values = np.ones((6, 3), np.float32)
+    values[4, 1] = np.inf
+    found = embeddings.Embedded(lambda rows: values[rows], np.arange(6), (6, 3))
+    checked = embed.Checked(found, pd.Index([f"f:0000{i}" for i in range(6)]), "toy", "float16")
+    assert np.array_equal(checked[0:4], values[:4])
+    with pytest.raises(EncoderError, match=r"undefined numbers for 1 of 3 cells in float16, the first is f:00004"):
+        checked[3:6, 0:3]

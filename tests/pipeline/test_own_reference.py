@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from napari_dinobloom.cli import app
 from napari_dinobloom.encoders.library import locate
 from napari_dinobloom.errors import AtlasError, InputError
+from napari_dinobloom.io.fingerprint import MARK
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.tables import read_csv
 from napari_dinobloom.pipeline import own_reference, results
@@ -63,6 +65,18 @@ def test_named_cells_are_taken_as_they_are(study: Study) -> None:
     np.testing.assert_array_equal(cells.X, np.asarray(study.cells.X)[rows])
     assert cells.source.tolist() == [study.field(cell.rpartition(":")[0]).sha256[:16] for cell in named[3:]]
     np.testing.assert_array_equal(cells.place, obs.loc[named[3:], ["y", "x"]])
+
+
+def test_cells_of_a_large_slide_make_an_atlas_too(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its fingerprint the digits count, not the mark that it was sampled."""
+    X = labelled(study).X
+    monkeypatch.setattr(own_reference, "read_embeddings", lambda *_, **__: X)
+    digits = [f"{number:064x}"[::-1] for number in range(1, len(study.fields) + 1)]
+    study.update(fields=[replace(f, sha256=MARK + d) for f, d in zip(study.fields, digits, strict=True)])
+    atlas = drain(iter_atlas_of([study], name="large"))
+    assert len(atlas.hash) == 64
+    assert set(atlas.source) <= {d[:16] for d in digits}
+    assert len(set(atlas.source)) > 1
 
 
 def test_a_cell_that_changed_since_it_was_embedded_is_refused(study: Study) -> None:
@@ -179,7 +193,9 @@ def test_what_cannot_be_learned_from_is_refused(copied: Path) -> None:
             drain(iter_train_probe(study, "x"))
 
 
-def test_the_next_cells_are_unsure_unlike_each_other_and_not_named(copied: Path) -> None:
+def test_the_next_cells_are_unsure_unlike_each_other_and_not_named(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Study.open(copied) as study:
         obs = study.cells.obs
         first = next_to_label(study, 4)
@@ -193,6 +209,12 @@ def test_the_next_cells_are_unsure_unlike_each_other_and_not_named(copied: Path)
         assert next_to_label(study, 0) == []
         left = obs.index[(obs["label"] == "") & ~obs["excluded"] & ~obs["deleted"] & ~obs["reviewed"]]
         assert sorted(next_to_label(study, len(obs))) == sorted(left)
+        looked, spread = [], own_reference._spread
+        monkeypatch.setattr(own_reference, "_spread", lambda X, *a: looked.append(len(X)) or spread(X, *a))
+        monkeypatch.setattr(own_reference, "find_atlas", lambda _: None)
+        monkeypatch.setattr(own_reference, "TOGETHER", 5)
+        assert len(next_to_label(study, 2)) == 2
+        assert looked == [5], "not all embeddings are read where no atlas says which are unsure"
 
 
 def test_the_farthest_from_all_chosen_and_named_comes_next() -> None:

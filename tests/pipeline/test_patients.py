@@ -15,8 +15,9 @@ from napari_dinobloom.explore.cell_attention import attention_of, keeping_attent
 from napari_dinobloom.explore.gate_axes import axes_table
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.tables import read_csv
+from napari_dinobloom.io.vectors import Vectors
 from napari_dinobloom.pipeline import patients
-from napari_dinobloom.pipeline.patient_bags import collect
+from napari_dinobloom.pipeline.patient_bags import Seen, collect, made_of
 from napari_dinobloom.pipeline.patient_groups import keep_groups
 from napari_dinobloom.pipeline.patients import (
     fits,
@@ -89,6 +90,31 @@ def test_the_result_is_read_again_as_it_was(trained) -> None:
     written = read_csv(study.path / "tables" / "patients.csv")
     np.testing.assert_allclose(written["p:ill"], result.table["p:ill"], rtol=1e-12)
     assert "'=well" in (study.path / "tables" / "patients.csv").read_text(encoding="utf-8"), "no formula"
+
+
+def test_a_study_without_a_usable_cell_has_no_bag(tmp_path: Path) -> None:
+    with make_study(tmp_path / "s.dinobloom") as study:
+        study.exclude(list(study.cells.obs_names))
+        bags = collect(study)
+        assert (bags.names, bags.rows, bags.X, bags.sources) == ([], [], [], [])
+        with pytest.raises(InputError, match="no patient with a group is left"):
+            drain(iter_train_patients(study, GROUPS, **TRAIN))
+
+
+def test_what_is_kept_of_embeddings_spares_reading_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with make_study(tmp_path / "s.dinobloom") as study:
+        study.cells.X[3] = np.nan
+        study.save_cells(study.cells)
+        seen, expected = Seen.of(study), made_of(study)
+        with monkeypatch.context() as patch:
+            patch.setattr(Vectors, "__getitem__", lambda *_: pytest.fail("was read"))
+            assert seen.holds(study)
+            assert made_of(study, seen) == expected
+        study.exclude([study.cells.obs_names[0]])
+        assert made_of(study, seen) == made_of(study) != expected
+        assert seen.holds(study), "an act changes no embedding"
+        study.cells.X = study.cells.X.copy()
+        assert not seen.holds(study)
 
 
 def test_a_result_holds_only_for_the_cells_it_was_made_of(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from napari_dinobloom.cells.taxonomy import describe
 from napari_dinobloom.errors import DinoBloomError
-from napari_dinobloom.report.counting import PER_100, REASONS, counting
+from napari_dinobloom.report.counting import PER_100, REASONS, counting, text
 from napari_dinobloom.report.differential import TITLES, differential, summary
 from napari_dinobloom.report.quantify import goodman, pack_confusion, ratio_interval, unpack_confusion, wilson
 from napari_dinobloom.report.schemes import load_scheme
@@ -64,6 +64,12 @@ BLOOD = table(
     (1, {"excluded": True}),
     (1, {"deleted": True, "excluded": True}),
 )
+
+
+@pytest.mark.parametrize("dtype", [None, "object", "string", "category"])  # None: what pandas makes of it, by version
+def test_missing_text_is_no_text_whatever_its_dtype(dtype: str | None) -> None:
+    table = pd.DataFrame({"label": pd.Series(["monocyte", None], dtype=dtype)})
+    assert text(table, "label").tolist() == ["monocyte", ""]
 
 
 def test_a_blood_count_by_hand() -> None:

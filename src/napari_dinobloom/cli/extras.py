@@ -41,20 +41,39 @@ def export(
     geojson: Annotated[
         bool, typer.Option("--geojson", help="Also the outlines of cells and nuclei, for QuPath.")
     ] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Also a label image of each field, TIFF.")] = False,
     pseudonyms: UnderPseudonyms = False,
 ) -> None:
     """Write the cell table with hand labels and the differential as CSV, as they are now."""
     with mendable():
         from napari_dinobloom.io.pseudonyms import PseudonymousStudy
         from napari_dinobloom.io.study import Study
-        from napari_dinobloom.pipeline.results import write_outlines, write_tables
+        from napari_dinobloom.pipeline.exports import KINDS, iter_export
         from napari_dinobloom.pipeline.settings import resolve
 
+        wanted = {"tables": True, "outlines": geojson, "labels": labels}
         with Study.open(study, read_only=not pseudonyms) as opened:
             told = PseudonymousStudy(opened) if pseudonyms else opened
-            paths = write_tables(told, resolve(opened.settings, {}), out)
-            for path in [*paths, *(write_outlines(told, out) if geojson else [])]:
+            kinds = [kind for kind in KINDS if wanted[kind]]
+            for path in watch(iter_export(told, resolve(opened.settings, {}), out, kinds)):
                 tell(path)
+
+
+def label(
+    study: StudyFolder,
+    table: Annotated[Path, typer.Argument(help="CSV with the columns cell_id and label, such as an own cells.csv.")],
+    reader: Annotated[str, typer.Option(help="Who says so; else the user of this machine.")] = "",
+) -> None:
+    """Give cells the classes of a table that was filled in elsewhere; one act, which undo takes back.
+
+    Cells without a label there stay as they are.
+    """
+    with mendable():
+        from napari_dinobloom.io.study import Study
+        from napari_dinobloom.pipeline.hand_labels import take_labels
+
+        with Study.open(study) as opened:
+            tell(f"{take_labels(opened, table, who=reader or None)} cells have another class")
 
 
 def agreement(
@@ -120,5 +139,5 @@ def doctor(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the program."""
-    for command in (sample, export, agreement, patches, doctor):
+    for command in (sample, export, label, agreement, patches, doctor):
         app.command()(command)

@@ -140,7 +140,8 @@ def gate_compare(
 ) -> None:
     """Compare two groups of patients by every gate; the patient is the unit."""
     with _opened(study, read_only=True) as gates:
-        from napari_dinobloom.explore.gate_comparison import compare_groups, read_groups, write_comparison
+        from napari_dinobloom.explore.gate_comparison import compare_groups, write_comparison
+        from napari_dinobloom.io.groups import read_groups
 
         chosen = read_groups(groups)
         found = compare_groups(_tables(gates).counts, gates.tree, chosen, of=of, permutations=permutations, seed=seed)

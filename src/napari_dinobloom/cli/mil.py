@@ -97,7 +97,7 @@ def register(app: typer.Typer) -> None:
 
 def _train_study(path: Path, groups: Path | None, few: bool, options: dict[str, Any]) -> PatientResult:
     """Train on a study."""
-    from napari_dinobloom.explore.gate_comparison import read_groups
+    from napari_dinobloom.io.groups import read_groups
     from napari_dinobloom.io.study import Study
     from napari_dinobloom.pipeline.patient_bags import collect
     from napari_dinobloom.pipeline.patient_groups import groups_of, keep_groups

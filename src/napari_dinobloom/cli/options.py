@@ -17,7 +17,7 @@ MoreInputs = Annotated[list[str] | None, typer.Argument(help="Images to add; non
 Neighbours = Annotated[int | None, typer.Option("--neighbours", help="Neighbours of a cell in the map.")]
 MinDist = Annotated[float | None, typer.Option(help="How densely the map packs, 0 to 1.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the map.")]
-Inputs = Annotated[list[str], typer.Argument(help="Images, folders, globs (PNG, JPEG, TIFF, OME-TIFF, BMP).")]
+Inputs = Annotated[list[str], typer.Argument(help="Images, slides, folders, globs (PNG, JPEG, TIFF, OME-Zarr, SVS).")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Study folder, NAME.dinobloom.")]
 UnderPseudonyms = Annotated[
     bool, typer.Option("--pseudonyms", help="Numbers in place of patients, slides, files and readers.")
@@ -35,6 +35,10 @@ PixelSize = Annotated[float | None, typer.Option(help="Micrometres per pixel; el
 CellsFlag = Annotated[bool | None, typer.Option("--cells", help="Each picture is one cell; no segmentation.")]
 SegmenterName = Annotated[
     Literal["learned", "cellpose"] | None, typer.Option("--segmenter", help="What finds the cells.")
+]
+Search = Annotated[
+    Literal["monolayer", "all"] | None,
+    typer.Option("--search", help="Where cells of a whole slide are sought: where red cells lie singly, or all over."),
 ]
 Labels = Annotated[
     Path | None,
@@ -57,6 +61,9 @@ Precision = Annotated[Literal["auto", "float32", "bf16"] | None, typer.Option(he
 Pooling = Annotated[
     Literal["own", "class", "class+mean"] | None,
     typer.Option(help="The encoder's own, the class token, or with it the mean patch token."),
+]
+Embeddings = Annotated[
+    Literal["float32", "bf16"] | None, typer.Option(help="How embeddings are kept; bf16 takes half the disk.")
 ]
 MaxMemory = Annotated[
     float | None, typer.Option("--max-memory", help="GiB that the encoder may take; 0 does not limit it.")
@@ -89,6 +96,26 @@ Interpolation = Annotated[Literal["bilinear", "bicubic", "lanczos"] | None, type
 MaskNeighbours = Annotated[
     bool | None, typer.Option("--mask-neighbours/--keep-neighbours", help="Paint other white cells in a crop over.")
 ]
+
+WorkerCount = Annotated[
+    int | None, typer.Option("--workers", help="Share the work among this many processes of one core each.")
+]
+SchedulerAddress = Annotated[
+    str | None, typer.Option("--scheduler", help="Dask scheduler whose workers do the work: tls://HOST:PORT.")
+]
+ClusterKind = Annotated[
+    Literal["slurm"] | None, typer.Option("--cluster", help="Ask for workers as jobs; say how many with --gpus.")
+]
+GpuCount = Annotated[int | None, typer.Option("--gpus", help="Jobs of one graphics card each, for --cluster.")]
+ClusterConfig = Annotated[
+    Path | None, typer.Option("--cluster-config", help="YAML of queue, account, walltime, cores, memory of a job.")
+]
+Bind = Annotated[
+    str | None, typer.Option("--bind", help="Address or network interface to listen at; else only 127.0.0.1.")
+]
+TlsCa = Annotated[Path | None, typer.Option("--tls-ca", help="Certificate of the authority of scheduler and workers.")]
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="Your own certificate.")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="Key of your own certificate.")]
 
 
 def load(encoder: str, device: str | None, precision: Any, accept_licence: bool | None) -> Encoder:

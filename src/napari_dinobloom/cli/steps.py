@@ -11,12 +11,17 @@ from napari_dinobloom.cli.options import (
     AcceptLicence,
     AdaptTo,
     AtlasName,
+    Bind,
     CellsFlag,
+    ClusterConfig,
+    ClusterKind,
     Counted,
     Device,
+    Embeddings,
     EncoderName,
     Fov,
     FovDiameters,
+    GpuCount,
     Inputs,
     Interpolation,
     Labels,
@@ -30,22 +35,29 @@ from napari_dinobloom.cli.options import (
     PixelSize,
     Pooling,
     Precision,
+    SchedulerAddress,
     SchemeName,
+    Search,
     Seed,
     SegmenterName,
     SlideFrom,
     Specimen,
     StainName,
     StudyFolder,
+    TlsCa,
+    TlsCert,
+    TlsKey,
     UnderPseudonyms,
     VoteMetric,
     VotesOf,
     VoteWeights,
+    WorkerCount,
 )
 from napari_dinobloom.console import (
     DONE,
     SOME_FAILED,
     accepting,
+    hear,
     mendable,
     problem_table,
     summarise,
@@ -98,6 +110,7 @@ def run(
     cells: CellsFlag = None,
     segmenter: SegmenterName = None,
     labels: Labels = None,
+    search: Search = None,
     accept_licence: AcceptLicence = None,
     slide_from: SlideFrom = None,
     patient_from: PatientFrom = None,
@@ -105,6 +118,7 @@ def run(
     device: Device = None,
     precision: Precision = None,
     pooling: Pooling = None,
+    embeddings: Embeddings = None,
     max_memory_gib: MaxMemory = None,
     stain: StainName = None,
     atlas: AtlasName = None,
@@ -115,6 +129,15 @@ def run(
     neighbours: Neighbours = None,
     min_dist: MinDist = None,
     seed: Seed = None,
+    workers: WorkerCount = None,
+    scheduler: SchedulerAddress = None,
+    cluster: ClusterKind = None,
+    gpus: GpuCount = None,
+    cluster_config: ClusterConfig = None,
+    bind: Bind = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Go the whole way: images in, report out. Running again does only what is missing or changed."""
     asked = dict(locals())
@@ -122,6 +145,8 @@ def run(
     with mendable():
         asked["segmenter"] = _segmenter(segmenter, labels)
     asked["stain"] = _off(stain)
+    if workers or scheduler or cluster:
+        hear("napari_dinobloom.pipeline.cluster")
     _do(inputs, out, **asked)
 
 
@@ -132,12 +157,14 @@ def segment(
     cells: CellsFlag = None,
     segmenter: SegmenterName = None,
     labels: Labels = None,
+    search: Search = None,
     accept_licence: AcceptLicence = None,
     slide_from: SlideFrom = None,
     patient_from: PatientFrom = None,
 ) -> None:
     """Read images and find their white cells."""
     asked: dict[str, Any] = {"slide_from": slide_from, "patient_from": patient_from, "accept_licence": accept_licence}
+    asked["search"] = search
     with mendable():
         asked["segmenter"] = _segmenter(segmenter, labels)
     _do(inputs, out, until="segment", pixel_size_um=pixel_size_um, cells=cells, **asked)
@@ -163,6 +190,7 @@ def embed(
     device: Device = None,
     precision: Precision = None,
     pooling: Pooling = None,
+    embeddings: Embeddings = None,
     max_memory_gib: MaxMemory = None,
     stain: StainName = None,
     stored: Annotated[bool, typer.Option("--list", help="Only show the embeddings that the study holds.")] = False,
@@ -177,7 +205,7 @@ def embed(
                 tell_stored(stored_encoders(opened))
         return
     asked = {"encoder": encoder, "device": device, "precision": precision, "pooling": pooling, "stain": _off(stain)}
-    _do(inputs or [], study, until="embed", max_memory_gib=max_memory_gib, **asked)
+    _do(inputs or [], study, until="embed", embeddings=embeddings, max_memory_gib=max_memory_gib, **asked)
 
 
 def _adapted(study: Path, option: str | None, asked: dict[str, Any]) -> dict[str, str]:

@@ -4,7 +4,8 @@ A line on cells is ``{"seq", "op", "cells", "old", "new", "who", "when"}`` and, 
 line whose inverse it is. ``old`` and ``new`` give for each changed column one value for all cells, or a list with one
 for each. An act that changes outlines has ``"shapes": {"old": {cell: shape}, "new": {cell: shape}}`` too; a cell that
 only ``new`` has is made by the act. A line on the gates of a map has ``"projection"`` in place of ``"cells"``, and its
-``old`` and ``new`` give the nodes of the gate tree that it changed, null for one that is not there.
+``old`` and ``new`` give the nodes of the gate tree that it changed, null for one that is not there. A line on the known
+groups of patients has ``"patients"`` in place of ``"cells"``, and its ``old`` and ``new`` give their ``group``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ EDITABLE: dict[str, type] = {
 RESHAPING = ("add", "merge", "split", "repaint")
 """Acts that change outlines or make cells."""
 
-OPS = ("label", "exclude", "review", "delete", *RESHAPING, "gate", "undo", "redo")
+OPS = ("label", "exclude", "review", "delete", *RESHAPING, "gate", "group", "undo", "redo")
 
 Nodes = Mapping[str, Mapping[str, Any] | None]
 """Nodes of a gate tree by key, as JSON can hold them; None for one that is not there."""
@@ -55,9 +56,10 @@ class Entry:
     op : str
         One of `OPS`.
     cells : tuple of str
-        Cell ids; none for an act on gates.
+        Cell ids; none for an act on gates or groups.
     old, new : dict
-        Column to the value before and after: one for all cells, or a list in the order of `cells`.
+        Column to the value before and after: one for all cells, or a list in the order of `cells`; of an act on groups
+        likewise ``group``, in the order of `patients`.
     who : str
         User name.
     when : str
@@ -70,6 +72,8 @@ class Entry:
         Of an act on gates: hash of the map, "" for gates on no map. None for an act on cells.
     old_nodes, new_nodes : dict
         Of an act on gates: each node that it changed before and after, by its key.
+    patients : tuple of str
+        Of an act on groups: the patients whose group it changed.
     """
 
     seq: int
@@ -85,11 +89,13 @@ class Entry:
     projection: str | None = None
     old_nodes: Nodes = field(default_factory=dict)
     new_nodes: Nodes = field(default_factory=dict)
+    patients: tuple[str, ...] = ()
 
     def to_line(self) -> str:
         """Return the JSON line, with its line end."""
         if self.projection is None:
-            about: dict[str, Any] = {"cells": list(self.cells), "old": dict(self.old), "new": dict(self.new)}
+            whose = {"patients": list(self.patients)} if self.patients else {"cells": list(self.cells)}
+            about: dict[str, Any] = {**whose, "old": dict(self.old), "new": dict(self.new)}
         else:
             about = {"projection": self.projection, "old": dict(self.old_nodes), "new": dict(self.new_nodes)}
         content: dict[str, Any] = {"seq": self.seq, "op": self.op, **about, "who": self.who, "when": self.when}
@@ -124,10 +130,16 @@ def parse_line(line: bytes) -> Entry:
     undoes = raw.get("undoes")
     if not (undoes is None or type(undoes) is int) or type(raw.get("seq")) is not int:
         raise ValueError("has a number that is none.")
+    if undoes is None and raw["op"] in ("undo", "redo"):
+        raise ValueError("does not say which act it undoes.")
+    if undoes is not None and undoes >= raw["seq"]:
+        raise ValueError(f"undoes the act {undoes}, which is not one before it.")
     try:
         who, when = (check_text(raw.get(name), name) for name in ("who", "when"))
         if raw["op"] == "gate" or (raw["op"] in ("undo", "redo") and "projection" in raw):
             return _parse_gates(raw, who, when)
+        if raw["op"] == "group" or (raw["op"] in ("undo", "redo") and "patients" in raw):
+            return _parse_groups(raw, who, when)
         return _parse_cells(raw, who, when)
     except StudyError as error:
         raise ValueError(str(error)) from error
@@ -164,6 +176,21 @@ def _parse_gates(raw: dict[str, Any], who: str, when: str) -> Entry:
     return Entry(raw["seq"], raw["op"], (), {}, {}, who, when, raw.get("undoes"), **nodes)
 
 
+def _parse_groups(raw: dict[str, Any], who: str, when: str) -> Entry:
+    """Read an act on the known groups of patients."""
+    patients = raw.get("patients")
+    if "cells" in raw or "shapes" in raw:
+        raise ValueError("changes groups and cells at once.")
+    if not (isinstance(patients, list) and patients and all(isinstance(one, str) and one for one in patients)):
+        raise ValueError("names no patients.")
+    for patient in patients:
+        check_text(patient, "patient")
+    if len(set(patients)) < len(patients):
+        raise ValueError("names a patient twice.")
+    old, new = (_check_values(raw.get(side), len(patients), {"group": str}) for side in ("old", "new"))
+    return Entry(raw["seq"], raw["op"], (), old, new, who, when, raw.get("undoes"), patients=tuple(patients))
+
+
 def _check_shapes(raw: dict[str, Any]) -> tuple[dict[str, Shape], dict[str, Shape]]:
     """Return the outlines before and after of a line that may have some; they must be those of its cells."""
     if "shapes" not in raw:
@@ -189,12 +216,12 @@ def _check_shapes(raw: dict[str, Any]) -> tuple[dict[str, Shape], dict[str, Shap
     return parsed[0], parsed[1]
 
 
-def _check_values(raw: object, n: int) -> dict[str, Values]:
+def _check_values(raw: object, n: int, editable: Mapping[str, type] = EDITABLE) -> dict[str, Values]:
     """Return the columns of one side of an act if they are known and of the right type and length."""
     if not isinstance(raw, dict) or not raw:
         raise ValueError("lacks its values.")
     for column, value in raw.items():
-        kind = EDITABLE.get(column)
+        kind = editable.get(column)
         values = value if isinstance(value, list) else [value]
         if kind is None:
             raise ValueError(f"changes the column {str(column)[:40]!r}, which no act may change.")

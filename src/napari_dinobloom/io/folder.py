@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from napari_dinobloom.errors import StudyError, StudyHeldError
 from napari_dinobloom.io import lock, manifest
 from napari_dinobloom.io.atomic import disk_errors, sweep
+from napari_dinobloom.io.colours import own_colours
 from napari_dinobloom.io.fields import FieldRecord, make_id, stem_of
 from napari_dinobloom.io.trust import check_tree
 
@@ -48,13 +49,18 @@ class StudyFolder:
     def create(cls, path: str | Path, *, name: str = "", specimen: Literal["blood", "marrow"] = "blood") -> Self:
         """Make a new study in a folder that does not exist yet or is empty.
 
+        Its palette begins with the colours of the laboratory's own, where there are some (`io.colours`).
+
         Raises
         ------
         StudyError
             If the folder holds a study already or anything else, or may not be written.
+        InputError
+            If the table of colours cannot be used.
         """
         folder = Path(path).resolve()
         _check_free(folder)
+        colours = own_colours()
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             held = lock.acquire(folder)
@@ -62,7 +68,8 @@ class StudyFolder:
             raise StudyHeldError(f"{folder}: is being made by {held}. Wait for it, or choose another folder.")
         try:
             sweep(folder)
-            content = manifest.Manifest(name=name or folder.name.removesuffix(".dinobloom"), specimen=specimen)
+            named = name or folder.name.removesuffix(".dinobloom")
+            content = manifest.Manifest(name=named, specimen=specimen, palette=colours)
             manifest.write_manifest(folder, content)
         except BaseException:
             held.release()

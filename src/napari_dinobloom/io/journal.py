@@ -1,8 +1,8 @@
 """The journal of human acts, ``edits.jsonl``: one line an act, appended and fsynced at once, with its inverse.
 
-What a line holds stands in `napari_dinobloom.io.acts`. Acts on cells and on gates are in one order, and so are undo and
-redo. Replay sets columns, shapes and gates to ``new``, so that it does no harm to a table that holds some of the acts
-already.
+What a line holds stands in `napari_dinobloom.io.acts`. Acts on cells, gates and groups of patients are in one order,
+and so are undo and redo. Replay sets columns, shapes, gates and groups to ``new``, so that it does no harm to a table
+that holds some of the acts already.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import pandas as pd
 from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.acts import EDITABLE, OPS, RESHAPING, Entry, Nodes, Value, Values, parse_line
 from napari_dinobloom.io.atomic import disk_errors, sync_folder
+from napari_dinobloom.io.celltable import as_column
 from napari_dinobloom.io.shapes import Shape
 
-__all__ = ["EDITABLE", "OPS", "RESHAPING", "Entry", "Journal", "Value", "Values", "apply", "now", "user"]
+__all__ = ["EDITABLE", "OPS", "RESHAPING", "Entry", "Journal", "Value", "Values", "apply", "now", "spread", "user"]
 
 
 @dataclass(slots=True)
@@ -44,6 +45,8 @@ class Journal:
         Cells whose making was undone.
     gates : list of Entry
         Those of `entries` that are on gates.
+    groups : list of Entry
+        Those of `entries` that are on the known groups of patients.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Journal:
     deleted: dict[str, bool] = field(default_factory=dict)
     unmade: set[str] = field(default_factory=set)
     gates: list[Entry] = field(default_factory=list)
+    groups: list[Entry] = field(default_factory=list)
     _whole: int = 0  # bytes of the file up to the end of the last whole line
     _size: int = 0  # bytes of the file when it was read or last written
     _done: list[int] = field(default_factory=list)
@@ -111,7 +115,7 @@ class Journal:
             changed then, neither on disk nor in memory.
         """
         entry = Entry(
-            seq=self._next_seq(),
+            seq=self.last + 1,
             op=op,
             cells=tuple(cells),
             old={column: _compact(values) for column, values in old.items()},
@@ -134,7 +138,7 @@ class Journal:
             As `append`, or if the act is none: it names no gates, or holds what JSON cannot.
         """
         entry = Entry(
-            seq=self._next_seq(),
+            seq=self.last + 1,
             op=op,
             cells=(),
             old={},
@@ -153,8 +157,45 @@ class Journal:
         self._keep(entry)
         return entry
 
-    def _next_seq(self) -> int:
-        return self.entries[-1].seq + 1 if self.entries else 1
+    def append_groups(
+        self,
+        op: str,
+        patients: Sequence[str],
+        old: Sequence[Value],
+        new: Sequence[Value],
+        *,
+        undoes: int | None = None,
+        who: str | None = None,
+    ) -> Entry:
+        """Write one act on the groups of patients, one value for each of them, as `append` does one on cells.
+
+        Raises
+        ------
+        StudyError
+            As `append`, or if a name is not printable.
+        """
+        entry = Entry(
+            seq=self.last + 1,
+            op=op,
+            cells=(),
+            old={"group": _compact(old)},
+            new={"group": _compact(new)},
+            who=who or user(),
+            when=now(),
+            undoes=undoes,
+            patients=tuple(patients),
+        )
+        try:
+            parse_line(entry.to_line().encode("utf-8"))
+        except (UnicodeError, ValueError) as error:
+            raise StudyError(f"{self.path}: this act on groups cannot be kept, as it {error}") from error
+        self._keep(entry)
+        return entry
+
+    @property
+    def last(self) -> int:
+        """Number of the last act; 0 where there is none."""
+        return self.entries[-1].seq if self.entries else 0
 
     def _keep(self, entry: Entry) -> None:
         """Put an act on the disk, then into memory."""
@@ -189,11 +230,13 @@ class Journal:
         self.entries.append(entry)
         if entry.projection is not None:
             self.gates.append(entry)
+        if entry.patients:
+            self.groups.append(entry)
         self.shapes.update(entry.new_shapes)
         self.unmade.difference_update(entry.new_shapes)
         self.unmade.update(cell for cell in entry.old_shapes if cell not in entry.new_shapes)
         if "deleted" in entry.new:
-            values = _spread({"deleted": entry.new["deleted"]}, len(entry.cells))["deleted"]
+            values = spread({"deleted": entry.new["deleted"]}, len(entry.cells))["deleted"]
             self.deleted.update(zip(entry.cells, map(bool, values), strict=True))
         if entry.op == "undo":
             if entry.undoes in self._done:
@@ -208,29 +251,33 @@ class Journal:
 
     def to_undo(self) -> Entry | None:
         """Return the act that undo would take back."""
-        return self._by_seq(self._done[-1]) if self._done else None
+        return self.by_seq(self._done[-1]) if self._done else None
 
     def to_redo(self) -> Entry | None:
         """Return the undo line that redo would take back."""
-        return self._by_seq(self._undone[-1]) if self._undone else None
+        return self.by_seq(self._undone[-1]) if self._undone else None
 
     def invert(self, op: str, entry: Entry) -> Entry:
         """Append the inverse of `entry` as an undo or redo line."""
         if entry.projection is not None:
             return self.append_gates(op, entry.projection, entry.new_nodes, entry.old_nodes, undoes=entry.seq)
+        if entry.patients:
+            sides = (spread(side, len(entry.patients))["group"] for side in (entry.new, entry.old))
+            return self.append_groups(op, entry.patients, *sides, undoes=entry.seq)
         n = len(entry.cells)
         return self.append(
             op,
             entry.cells,
-            _spread(entry.new, n),
-            _spread(entry.old, n),
+            spread(entry.new, n),
+            spread(entry.old, n),
             undoes=entry.seq,
             old_shapes=entry.new_shapes,
             new_shapes=entry.old_shapes,
         )
 
-    def _by_seq(self, seq: int) -> Entry:
-        return next(entry for entry in reversed(self.entries) if entry.seq == seq)
+    def by_seq(self, seq: int) -> Entry | None:
+        """Return the act with this number; None where somebody took its line out."""
+        return next((entry for entry in reversed(self.entries) if entry.seq == seq), None)
 
 
 def _cut(path: Path, size: int) -> int:
@@ -259,6 +306,8 @@ def apply(entries: Iterable[Entry], obs: pd.DataFrame) -> list[str]:
     changed: set[str] = set()
     orphans: set[str] = set()
     for entry in entries:
+        if not entry.cells:
+            continue  # on gates or groups
         rows = obs.index.get_indexer(pd.Index(entry.cells, dtype=object))
         known = rows >= 0
         if not known.all():
@@ -268,7 +317,7 @@ def apply(entries: Iterable[Entry], obs: pd.DataFrame) -> list[str]:
             columns[name][rows[known]] = np.array(value, dtype=dtype)[known] if isinstance(value, list) else value
             changed.add(name)
     for name in changed:
-        obs[name] = columns[name]
+        obs[name] = as_column(columns[name], obs.index)
     return sorted(orphans)
 
 
@@ -277,7 +326,7 @@ def _compact(values: Sequence[Value]) -> Values:
     return values[0] if len(set(values)) == 1 else list(values)
 
 
-def _spread(values: Mapping[str, Values], n: int) -> dict[str, Sequence[Value]]:
+def spread(values: Mapping[str, Values], n: int) -> dict[str, Sequence[Value]]:
     """One value for each of `n` cells."""
     return {column: value if isinstance(value, list) else [value] * n for column, value in values.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +55,7 @@ def draw_on_disk(
     return zarr.open_array(path, mode="r")
 
 
-def write_label_tiff(masks: FieldMasks, shape: tuple[int, int], path: Path) -> Path:
+def write_label_tiff(masks: FieldMasks, shape: tuple[int, int], path: Path, pixel_size_um: float | None = None) -> Path:
     """Write the cells of a field as a label image for other programs.
 
     Parameters
@@ -66,6 +66,38 @@ def write_label_tiff(masks: FieldMasks, shape: tuple[int, int], path: Path) -> P
         Height and width of the picture in pixels.
     path : Path
         File ``NAME.tif``: int32, 0 or the number of the cell, in compressed tiles; replaced whole or not at all.
+    pixel_size_um : float, optional
+        Micrometres per pixel, kept as the resolution of the file.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    StudyError
+        If it cannot be written.
+    """
+    with disk_errors(path), tempfile.TemporaryDirectory() as place:
+        labels = draw_on_disk(masks, shape, Path(place) / "labels.zarr")
+        return write_labels_tiff([labels], shape, path, pixel_size_um)
+
+
+def write_labels_tiff(
+    planes: Iterable[Any], shape: tuple[int, ...], path: Path, pixel_size_um: float | None = None
+) -> Path:
+    """Write label images as one TIFF, a plane at a time in memory.
+
+    Parameters
+    ----------
+    planes : iterable of array
+        (Y, X) int32 each, one page of the file.
+    shape : tuple of int
+        (Y, X), or (N, Y, X) for N planes.
+    path : Path
+        As for `write_label_tiff`.
+    pixel_size_um : float, optional
+        As for `write_label_tiff`.
 
     Returns
     -------
@@ -78,19 +110,22 @@ def write_label_tiff(masks: FieldMasks, shape: tuple[int, int], path: Path) -> P
     """
     from tifffile import imwrite
 
-    with disk_errors(path), tempfile.TemporaryDirectory() as place:
+    about: dict[str, Any] = {"tile": (CHUNK, CHUNK), "compression": "zlib", "photometric": "minisblack"}
+    if pixel_size_um is not None:
+        about |= {"resolution": (1e4 / pixel_size_um,) * 2, "resolutionunit": "CENTIMETER"}
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        labels = draw_on_disk(masks, shape, Path(place) / "labels.zarr")
         with replacing(path) as part:
-            imwrite(part, _tiles(labels), shape=shape, dtype="int32", tile=(CHUNK, CHUNK), compression="zlib")
+            imwrite(part, _tiles(planes), shape=shape, dtype="int32", **about)
     return path
 
 
-def _tiles(labels: Any) -> Iterator[npt.NDArray[np.int32]]:
-    """Tiles of a label image (Y, X) in the order of TIFF, filled up with 0 at the border."""
-    for y in range(0, labels.shape[0], CHUNK):
-        for x in range(0, labels.shape[1], CHUNK):
-            tile = np.zeros((CHUNK, CHUNK), np.int32)
-            part = labels[y : y + CHUNK, x : x + CHUNK]
-            tile[: part.shape[0], : part.shape[1]] = part
-            yield tile
+def _tiles(planes: Iterable[Any]) -> Iterator[npt.NDArray[np.int32]]:
+    """Tiles of label images (Y, X) in the order of TIFF, filled up with 0 at the border."""
+    for labels in planes:
+        for y in range(0, labels.shape[0], CHUNK):
+            for x in range(0, labels.shape[1], CHUNK):
+                tile = np.zeros((CHUNK, CHUNK), np.int32)
+                part = labels[y : y + CHUNK, x : x + CHUNK]
+                tile[: part.shape[0], : part.shape[1]] = part
+                yield tile

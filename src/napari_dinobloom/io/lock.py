@@ -26,6 +26,7 @@ NAME = ".lock"
 BEAT_S = 10.0
 STALE_S = 60.0
 _START_TOLERANCE_S = 2.0  # the system's idea of when it was booted moves by about a second
+_ours: set[str] = set()  # tokens that this process holds; a moved folder may bring the file of one that was let go
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,15 @@ class Lock:
         self._stop.set()
         if os.getpid() != self.holder.pid:
             return
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=1.0)
-        chain = _chain(self._path.parent)
-        if chain and chain[-1][1].token == self.holder.token:
-            with suppress(OSError):
-                self._path.unlink()
+        try:
+            if threading.current_thread() is not self._thread:
+                self._thread.join(timeout=1.0)
+            chain = _chain(self._path.parent)
+            if chain and chain[-1][1].token == self.holder.token:
+                with suppress(OSError):
+                    self._path.unlink()
+        finally:
+            _ours.discard(self.holder.token)  # last: a file whose token is not ours is free for another thread
 
     def _beat(self) -> None:
         """Touch the lock file until the end; runs in a daemon thread."""
@@ -130,6 +134,18 @@ def acquire(folder: Path) -> Lock | Holder:
         If the folder may not be written.
     """
     me = Holder(_host(), os.getpid(), _now(), _started(os.getpid()) or 0.0, uuid.uuid4().hex)
+    _ours.add(me.token)  # before any file has it: another thread may look at once
+    found: Lock | Holder | None = None
+    try:
+        found = _acquire(folder, me)
+    finally:
+        if not isinstance(found, Lock):
+            _ours.discard(me.token)
+    return found
+
+
+def _acquire(folder: Path, me: Holder) -> Lock | Holder:
+    """Take the lock of `folder` in the name of `me`, or say who has it."""
     for _ in range(50):
         chain = _chain(folder)
         if not chain:
@@ -241,6 +257,8 @@ def _read(path: Path) -> Holder | None:
 def _alive(folder: Path, path: Path, holder: Holder) -> bool:
     """Whether the holder still lives: its process on this machine, its heartbeat on any other."""
     if holder.pid > 0 and holder.host == _host():
+        if holder.pid == os.getpid():
+            return holder.token in _ours
         started = _started(holder.pid)
         return started is not None and abs(started - holder.started) <= _START_TOLERANCE_S
     return _age(folder, path) <= STALE_S

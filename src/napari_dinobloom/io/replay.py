@@ -107,6 +107,6 @@ def _set_shapes(adata: AnnData, shapes: Mapping[str, Shape]) -> None:
         given = [i for i, columns in enumerate(values) if name in columns]
         column = adata.obs[name].to_numpy(copy=True)
         column[rows[given]] = [values[i][name] for i in given]
-        adata.obs[name] = column
+        adata.obs[name] = celltable.as_column(column, adata.obs.index)
     if "spatial" in adata.obsm:
         adata.obsm["spatial"][rows] = adata.obs[["x", "y"]].to_numpy()[rows]

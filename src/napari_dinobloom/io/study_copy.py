@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_dinobloom.errors import StudyError
-from napari_dinobloom.io import locations, lock, manifest
+from napari_dinobloom.io import locations, lock, manifest, view
 from napari_dinobloom.io.atomic import PART, disk_errors, replacing
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Progress, Steps, drain
@@ -90,6 +90,7 @@ def _state(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def _passing(path: Path, folder: Path) -> bool:
-    """Whether a file belongs to the process that writes the study: its lock, or a file that is not whole yet."""
+    """Whether a file is no part of the study: its lock, how it was left, or a file that is not whole yet."""
     parts = path.relative_to(folder).parts
-    return parts[0].startswith(lock.NAME) or any(part.startswith(".") and PART in part for part in parts)
+    unfinished = any(part.startswith(".") and PART in part for part in parts)
+    return unfinished or parts == (view.FILE,) or parts[0].startswith(lock.NAME)

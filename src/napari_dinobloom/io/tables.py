@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +38,18 @@ def restore(text: str) -> str:
     return text[1:] if text.startswith("'") and _RISKY.match(text) else text
 
 
-def write_csv(path: Path, table: pd.DataFrame, note: bool = True, *, comments: tuple[str, ...] = ()) -> None:
+def write_csv(
+    path: Path, table: pd.DataFrame | Iterable[pd.DataFrame], note: bool = True, *, comments: tuple[str, ...] = ()
+) -> None:
     """Write a table as UTF-8 CSV, whole or not at all.
 
     Parameters
     ----------
     path : Path
         File to replace.
-    table : DataFrame
-        Its index is not written. Numbers keep all their digits, missing ones are empty.
+    table : DataFrame or iterable of DataFrame
+        Its index is not written. Numbers keep all their digits, missing ones are empty. Of a very long one, parts that
+        have the same columns, one after the other.
     note : bool
         Whether the first line is `NOTE` behind ``#``.
     comments : tuple of str
@@ -54,18 +60,26 @@ def write_csv(path: Path, table: pd.DataFrame, note: bool = True, *, comments: t
     StudyError
         If the disk is full or the folder may not be written.
     """
+    parts = [table] if isinstance(table, pd.DataFrame) else table
+    lines = ([NOTE] if note else []) + [" ".join(text.split()) for text in comments]
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as handle:
+            handle.writelines(f"# {line}\n" for line in lines)
+            for number, one in enumerate(parts):
+                safe = _safe(one)
+                safe.to_csv(handle, index=False, header=not number, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+
+
+def _safe(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy whose text no program takes for a formula."""
     safe = table.copy()
     for place in range(safe.shape[1]):
         column = safe.iloc[:, place]
         if column.dtype.kind not in "biufcM":
             safe.isetitem(place, [_cell(value) for value in column.astype(object)])
     safe.columns = pd.Index([defuse(str(name)) for name in safe.columns])
-    lines = ([NOTE] if note else []) + [" ".join(text.split()) for text in comments]
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as handle:
-            handle.writelines(f"# {line}\n" for line in lines)
-            safe.to_csv(handle, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    return safe
 
 
 def _cell(value: object) -> object:
@@ -95,3 +109,37 @@ def read_csv(path: Path) -> pd.DataFrame:
             table[name] = [restore(value) if isinstance(value, str) else value for value in filled]
     table.columns = pd.Index([restore(str(name)) for name in table.columns])
     return table
+
+
+def read_typed(path: Path, *columns: str) -> pd.DataFrame:
+    """Read a CSV that a person or another program made: all text, lines that begin with ``#`` are comments.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    *columns : str
+        Those that it must have.
+
+    Returns
+    -------
+    DataFrame
+        All columns, white space around names and values taken away, apostrophes of `defuse` too; "" where empty.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or lacks a column.
+    """
+    try:
+        text = re.sub(r"(?m)^#.*\n?", "", path.read_text(encoding="utf-8-sig"))
+        table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False).fillna("")
+    except (OSError, ValueError) as error:
+        wanted = ", ".join(columns)
+        raise InputError(f"{path}: cannot be read as CSV ({error}). Give a file with the columns {wanted}.") from error
+    table.columns = pd.Index([str(name).strip() for name in table.columns])
+    if missing := [name for name in columns if name not in table]:
+        near = get_close_matches(missing[0], list(table.columns), 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{path}: has no column {missing[0]!r}{meant}. It needs {' and '.join(columns)}.")
+    return table.map(lambda value: restore(value.strip()))

@@ -1,42 +1,37 @@
-"""The known group of each patient of a study, as people gave it: the file ``groups.csv`` of the study folder.
+"""The known group of each patient of a study, as people gave it: acts of the journal, and the table ``groups.csv``.
 
-It is a table with the columns ``patient`` and ``group``, replaced whole at every change, so that what was typed is on
-the disk at once, and `napari-dinobloom mil train --groups` takes it as it is.
+The table has the columns ``patient`` and ``group``: `napari-dinobloom mil train --groups` takes it as it is, and what
+another program writes into it counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dinobloom.errors import InputError
-from napari_dinobloom.io.trust import check_text, inside
+from napari_dinobloom.io.trust import check_text
 
 if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
 
-FILE = "groups.csv"
 LONGEST = 80
 """Characters of the name of a group."""
 
 
 def groups_of(study: Study) -> dict[str, str]:
-    """Return the group of each patient that has one, by patient; none where the study has no such file.
+    """Return the group of each patient that has one, by patient.
 
     Raises
     ------
-    GateError
-        If the file cannot be read or puts a patient into two groups.
+    InputError
+        If the table cannot be read or puts a patient into two groups.
     """
-    from napari_dinobloom.explore.gate_comparison import read_groups
-
-    path = _file(study)
-    return read_groups(path) if path.is_file() else {}
+    return study.groups()
 
 
-def keep_groups(study: Study, groups: Mapping[str, str]) -> dict[str, str]:
-    """Replace the groups of a study; they are on the disk when this returns.
+def keep_groups(study: Study, groups: Mapping[str, str], *, who: str | None = None) -> dict[str, str]:
+    """Replace the groups of a study, one act that `Study.undo` takes back; it is on the disk when this returns.
 
     Parameters
     ----------
@@ -45,30 +40,24 @@ def keep_groups(study: Study, groups: Mapping[str, str]) -> dict[str, str]:
     groups : mapping
         Patient to group; white space around a name goes, and an empty group is none. Patients without a cell in the
         study are kept, too.
+    who : str, optional
+        Reader who says so; else the user of this machine.
 
     Returns
     -------
     dict
-        What was written.
+        The groups of the study now.
 
     Raises
     ------
     InputError, StudyError
         If a name is longer than 80 characters or not printable, or nothing may be written. Nothing has changed then.
     """
-    import pandas as pd
-
-    from napari_dinobloom.io.tables import write_csv
-
     study.ensure_writable()
     kept = {patient: " ".join(group.split()) for patient, group in groups.items()}
     kept = {patient: check_text(group, "group") for patient, group in sorted(kept.items()) if group}
     for patient, group in kept.items():
         if len(group) > LONGEST:
             raise InputError(f"The group {group[:40]!r}... of patient {patient!r} is longer than {LONGEST} characters.")
-    write_csv(_file(study), pd.DataFrame({"patient": list(kept), "group": list(kept.values())}, dtype=object))
+    study.record_groups(dict.fromkeys(groups_of(study), "") | kept, who=who)
     return kept
-
-
-def _file(study: Study) -> Path:
-    return inside(study.path, FILE)

@@ -8,7 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from napari_dinobloom.cells.segmenter import NAMES, licence_of
 from napari_dinobloom.errors import DinoBloomError, InputError, StudyError
@@ -26,6 +28,7 @@ from napari_dinobloom.progress import Progress, Steps
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_dinobloom.io.fields import FieldRecord
     from napari_dinobloom.io.study import Study
     from napari_dinobloom.predict.classifier import CellClassifier
     from napari_dinobloom.report.schemes import Scheme
@@ -63,9 +66,7 @@ def iter_count(study: Study, settings: RunSettings) -> Steps[list[Path]]:
 def write_tables(study: Study | PseudonymousStudy, settings: RunSettings, folder: Path) -> list[Path]:
     """Write ``cells.csv``, ``differential.csv`` and ``summary.csv`` of a study as it is now into `folder`."""
     counts, totals = count(study, settings)
-    cells = study.cells.obs.copy()
-    if "X_umap" in study.cells.obsm:
-        cells[["umap_1", "umap_2"]] = study.cells.obsm["X_umap"]
+    cells = cell_table(study)
     if isinstance(study, PseudonymousStudy):
         cells = cells.sort_values("cell_id")  # the order of the study follows the names of its files
     tables = {"cells.csv": cells, "differential.csv": counts, "summary.csv": totals}
@@ -74,32 +75,51 @@ def write_tables(study: Study | PseudonymousStudy, settings: RunSettings, folder
     return [folder / name for name in tables]
 
 
-def write_outlines(study: Study | PseudonymousStudy, folder: Path) -> list[Path]:
-    """Write the cells of each field as ``FIELD.geojson`` for QuPath; deleted and excluded ones are left out.
+def cell_table(study: Study | PseudonymousStudy) -> pd.DataFrame:
+    """The cell table as other programs get it: all of ``obs``, and the place on the map; a copy."""
+    cells = study.cells.obs.copy()
+    if "X_umap" in study.cells.obsm:
+        cells[["umap_1", "umap_2"]] = study.cells.obsm["X_umap"]
+    return cells
 
-    The class is the hand label, else the machine's where it did not abstain.
+
+def write_outlines(study: Study | PseudonymousStudy, folder: Path) -> list[Path]:
+    """Write the cells of each field as ``FIELD.geojson`` for QuPath, as `write_field_outlines`."""
+    fields = [record for record in study.fields if record.status == "ok"]
+    rows, none = study.cells.obs.groupby("field", sort=False).indices, np.zeros(0, np.intp)
+    return [
+        write_field_outlines(study, record, folder / f"{record.id}.geojson", rows.get(record.id, none))
+        for record in fields
+    ]
+
+
+def write_field_outlines(
+    study: Study | PseudonymousStudy, record: FieldRecord, path: Path, rows_of: NDArray[np.intp] | None = None
+) -> Path:
+    """Write the cells of one field for QuPath; deleted and excluded ones are left out.
+
+    The class is the hand label, else the machine's where it did not abstain. `rows_of`: the field's rows of the cell
+    table, where the caller has looked for those of all fields at once.
     """
     obs = study.cells.obs
-    shown = obs[~(obs["deleted"].to_numpy(bool) | obs["excluded"].to_numpy(bool))]
+    here = obs.iloc[np.flatnonzero(obs["field"] == record.id) if rows_of is None else rows_of]
+    shown = here[~(here["deleted"].to_numpy(bool) | here["excluded"].to_numpy(bool))]
     named = shown["predicted"].where(~shown["abstained"].to_numpy(bool), "")
     kinds = shown["label"].where(shown["label"] != "", named)
     measures = shown[list(OUTLINED)].astype(float).to_dict("index")
-    paths = []
-    for record in (record for record in study.fields if record.status == "ok"):
-        masks = study.masks(record.id)
-        ids = [cell_id(record.id, int(number)) for number in masks.numbers]
-        rows = [row for row, cell in enumerate(ids) if cell in shown.index]
-        kept = [ids[row] for row in rows]
-        paths.append(folder / f"{record.id}.geojson")
-        write_geojson(
-            paths[-1],
-            masks.take(rows),
-            names=kept,
-            classes=[str(kinds[cell]) for cell in kept],
-            colours=study.palette,
-            measurements=[{str(key): value for key, value in measures[cell].items()} for cell in kept],
-        )
-    return paths
+    masks = study.masks(record.id)
+    ids = [cell_id(record.id, int(number)) for number in masks.numbers]
+    rows = [row for row, cell in enumerate(ids) if cell in shown.index]
+    kept = [ids[row] for row in rows]
+    write_geojson(
+        path,
+        masks.take(rows),
+        names=kept,
+        classes=[str(kinds[cell]) for cell in kept],
+        colours=study.palette,
+        measurements=[{str(key): value for key, value in measures[cell].items()} for cell in kept],
+    )
+    return path
 
 
 def count(study: Study | PseudonymousStudy, settings: RunSettings) -> tuple[pd.DataFrame, pd.DataFrame]:

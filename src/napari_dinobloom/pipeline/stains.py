@@ -8,7 +8,7 @@ cell that is deleted moves nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +54,10 @@ class StudyStains:
     names: tuple[str, ...]
     stains: tuple[SlideStain | None, ...]
     slide: NDArray[np.intp]
+
+    def of(self, rows: Rows) -> StudyStains:
+        """The same for some cells only, in the order of `rows`."""
+        return replace(self, slide=self.slide[rows])
 
     def keys(self, crops: Keys) -> Keys:
         """Keys of the recoloured crops, made of those of the crops, (n,) uint64."""

@@ -101,9 +101,9 @@ def counting(
     name = np.where(known, label, np.where(unsure, UNCLASSIFIED, predicted)).astype(object)
     reason = _own_reason(obs, known, cells)
     reason = np.where(_twin_counts_instead(obs, reason, known), "duplicate", reason)
-    for one in np.unique(name.astype(str)):
-        why = class_reason(one, specimen, scheme)
-        reason = np.where((name == one) & (reason == ""), why, reason)
+    codes, names = pd.factorize(name)
+    of_class = np.array([class_reason(one, specimen, scheme) for one in names], dtype=object)
+    reason = np.where(reason == "", of_class[codes], reason) if len(names) else reason
     return pd.DataFrame({"class": name, "known": known, "reason": reason.astype(object)}, index=obs.index)
 
 
@@ -138,6 +138,8 @@ def text(obs: pd.DataFrame, column: str) -> NDArray[np.object_]:
     if column not in obs:
         return np.full(len(obs), "", dtype=object)
     values = obs[column].astype(object)
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":  # and none is missing
+        return values.to_numpy()
     return values.where(values.notna(), "").astype(str).to_numpy(dtype=object)
 
 
@@ -145,6 +147,8 @@ def flag(obs: pd.DataFrame, column: str) -> NDArray[np.bool_]:
     """A yes-or-no column, no where it is missing."""
     if column not in obs:
         return np.zeros(len(obs), dtype=bool)
+    if obs[column].dtype == bool:
+        return obs[column].to_numpy()
     values = obs[column].astype(object)
     return values.where(values.notna(), False).astype(bool).to_numpy()
 

@@ -5,6 +5,7 @@ Which cells count is stated in `napari_dinobloom.report.counting`. Research use,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -154,13 +155,18 @@ def differential(
     if cells == "reviewed":
         confusion = None
     plan = _plan(counted, specimen, scheme, confusion, REVIEWED_NOTE if cells == "reviewed" else "")
-    frames = [
-        _lines(part, plan).assign(level=level, patient=patient, slide=slide)
+    parts = [
+        _placed(_lines(part, plan), level=level, patient=patient, slide=slide)
         for level, patient, slide, part in _groups(table_of(table), counted, by)
     ]
-    if not frames:
-        frames = [_lines(counted, plan).iloc[:0].assign(level="", patient="", slide="")]
-    return pd.concat(frames, ignore_index=True)[list(TITLES)]
+    if not parts:
+        return pd.DataFrame(_placed(_lines(counted, plan), level="", patient="", slide=""))[list(TITLES)].iloc[:0]
+    return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in TITLES})
+
+
+def _placed(lines: dict[str, NDArray[Any]], **place: str) -> dict[str, NDArray[Any]]:
+    """Lines with where they belong."""
+    return lines | {name: np.full(len(lines["n"]), value, dtype=object) for name, value in place.items()}
 
 
 def summary(
@@ -240,38 +246,39 @@ def _plan(
     return _Plan(lines, inside, specimen, scheme, confusion, note)
 
 
-def _lines(cells: pd.DataFrame, plan: _Plan) -> pd.DataFrame:
-    """Lines of the differential of one slide or patient."""
-    usable = cells[cells["reason"].isin(["", PER_100])]
-    inside = plan.inside
-    named = {name: plan.named(name) for name in usable["class"].unique()}
-    n = usable["class"].map(named).value_counts().reindex(list(plan.lines), fill_value=0).to_numpy(dtype=np.int64)
+def _lines(cells: pd.DataFrame, plan: _Plan) -> dict[str, NDArray[Any]]:
+    """Lines of the differential of one slide or patient, by column."""
+    reason, inside = cells["reason"].to_numpy(), plan.inside
+    usable = (reason == "") | (reason == PER_100)
+    found: Counter[str] = Counter()
+    for name, count in _class_counts(cells, usable).items():
+        found[plan.named(name)] += count
+    n = np.array([found[name] for name in plan.lines], dtype=np.int64)
     total = int(n[inside].sum())
     low, high = wilson(np.where(inside, n, 0), total)
     share = np.where(inside, n, 0) / (total or np.nan)
     beside, beside_low, beside_high = _per_100(np.where(inside, 0, n), total)
-    lines = pd.DataFrame(
-        {
-            "class": pd.Series(plan.lines, dtype=object),
-            "n": n,
-            "counted": total,
-            "percent": np.where(inside, 100 * share, np.nan),
-            "low": np.where(inside, 100 * low, np.nan),
-            "high": np.where(inside, 100 * high, np.nan),
-            "per_100_wbc": np.where(inside, np.nan, beside),
-            "per_100_low": np.where(inside, np.nan, beside_low),
-            "per_100_high": np.where(inside, np.nan, beside_high),
-            "in_denominator": inside,
-        }
-    )
     both = np.full((2, len(n)), np.nan)
     both[:, inside] = goodman(n[inside])
-    lines[["simultaneous_low", "simultaneous_high"]] = 100 * both.T
-    far = usable.loc[~usable["known"].to_numpy(dtype=bool), "far"]
+    far = cells["far"].to_numpy(bool)[usable & ~cells["known"].to_numpy(bool)]
     unlike = plan.confusion is not None and len(far) > 0 and far.mean() > FAR_SHARE
     corrected = _corrected(cells, plan, None if unlike else plan.confusion)
-    lines["note"] = _notes(plan, total, FAR_NOTE if unlike else "")
-    return pd.concat([lines, corrected.reset_index(drop=True)], axis=1)
+    return {
+        "class": np.array(plan.lines, dtype=object),
+        "n": n,
+        "counted": np.full(len(n), total, dtype=np.int64),
+        "percent": np.where(inside, 100 * share, np.nan),
+        "low": np.where(inside, 100 * low, np.nan),
+        "high": np.where(inside, 100 * high, np.nan),
+        "simultaneous_low": 100 * both[0],
+        "simultaneous_high": 100 * both[1],
+        **{str(name): corrected[name].to_numpy() for name in corrected.columns},
+        "per_100_wbc": np.where(inside, np.nan, beside),
+        "per_100_low": np.where(inside, np.nan, beside_low),
+        "per_100_high": np.where(inside, np.nan, beside_high),
+        "in_denominator": inside,
+        "note": np.array(_notes(plan, total, FAR_NOTE if unlike else ""), dtype=object),
+    }
 
 
 def _notes(plan: _Plan, total: int, unlike: str) -> list[str]:
@@ -332,17 +339,18 @@ def _corrected(cells: pd.DataFrame, plan: _Plan, confusion: pd.DataFrame | None)
 
 def _totals(cells: pd.DataFrame, specimen: Specimen, scheme: Scheme | None, note: str) -> dict[str, Any]:
     """Counts of one slide or patient for `summary`."""
-    inside = cells[cells["reason"] == ""]
-    total = len(inside)
-    beside = cells.loc[cells["reason"] == PER_100, "class"]
-    erythroblasts = int((beside.map(lambda name: describe(name).group) == "erythroid").sum())
-    smudges = int((beside == SMUDGE).sum())
+    reason = cells["reason"].to_numpy()
+    inside, beside = (_class_counts(cells, reason == one) for one in ("", PER_100))
+    total = sum(inside.values())
+    erythroblasts = sum(n for name, n in beside.items() if describe(name).group == "erythroid")
+    smudges = beside.get(SMUDGE, 0)
+    why = pd.Series(reason).value_counts()
     row: dict[str, Any] = {
         "cells": len(cells),
         "counted": total,
-        "unclassified": int((inside["class"] == UNCLASSIFIED).sum()),
-        "labelled": int(inside["known"].sum()),
-        **{reason: int((cells["reason"] == reason).sum()) for reason in REASONS},
+        "unclassified": inside.get(UNCLASSIFIED, 0),
+        "labelled": int(cells["known"].to_numpy(bool)[reason == ""].sum()),
+        **{one: int(why.get(one, 0)) for one in REASONS},
     }
     for name, of, count in (
         ("erythroblasts_per_100", "erythroblast", erythroblasts),
@@ -352,14 +360,21 @@ def _totals(cells: pd.DataFrame, specimen: Specimen, scheme: Scheme | None, note
         ratio = ratio_interval(count, total) if given else (np.nan, np.nan, np.nan)
         for ending, value in zip(("", "_low", "_high"), ratio, strict=True):
             row[name + ending] = 100 * value
-    whole = cells.loc[cells["reason"].isin(["", PER_100] if specimen == "marrow" else [""]), "class"]
-    lineage = whole.map(lambda name: "" if name == "blast" else describe(name).lineage)
-    myeloid, erythroid = int(lineage.isin(MYELOID).sum()), int((lineage == "erythroid").sum())
+    whole = Counter(inside) + Counter(beside if specimen == "marrow" else {})
+    lineage: Counter[str] = Counter()
+    for name, n in whole.items():
+        lineage["" if name == "blast" else describe(name).lineage] += n
+    myeloid, erythroid = sum(lineage[one] for one in MYELOID), lineage["erythroid"]
     me = ratio_interval(myeloid, erythroid) if specimen == "marrow" else (np.nan, np.nan, np.nan)
     row |= {"myeloid": myeloid, "erythroid": erythroid}
     row |= dict(zip(("me_ratio", "me_low", "me_high"), me, strict=True))
     row["note"] = "; ".join(filter(None, (few_note(total), note)))
     return row
+
+
+def _class_counts(cells: pd.DataFrame, which: NDArray[np.bool_]) -> dict[str, int]:
+    """How many of some cells each class has."""
+    return {str(name): int(n) for name, n in pd.Series(cells["class"].to_numpy()[which]).value_counts().items()}
 
 
 def _stored_confusion(cells: AnnData | pd.DataFrame) -> pd.DataFrame | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.annotations import geojson, pictures, table, voc, yolo
 from napari_dinobloom.io.annotations.marks import Marks
-from napari_dinobloom.io.roots import sha256_of
+from napari_dinobloom.io.fingerprint import sha256_of
 
 _READERS = {
     **dict.fromkeys(table.ENDINGS, table.read_boxes),
