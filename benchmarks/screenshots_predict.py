@@ -1,8 +1,8 @@
-"""Scenes of the Classify and Patients windows for `screenshots.py`, on generated smears.
+"""Scenes of the Classify, Patients and Gallery windows for `screenshots.py`, on generated smears.
 
 Classify: eight smears that went the whole way with the starter encoder. Patients: the smears of `screenshots_map.py`,
 half of whose patients have fewer neutrophils, with embeddings drawn around one point for each class; a model is trained
-on them.
+on them. The gallery shows the same cells.
 """
 
 from __future__ import annotations
@@ -123,6 +123,37 @@ def patients_window(studio: Studio, _image: Path | None, place: Path) -> None:
         widget.attention.select()
         rest(1)
         studio.shoot(f"patients-{number}-{title.split()[0].lower()}")
+
+
+def gallery_window(studio: Studio, _image: Path | None, place: Path) -> None:
+    """Gallery alone: empty, all cells, some selected, one class, cells of a gate that is empty, two readers."""
+    from screenshots import pump, rest
+
+    session = studio.session
+    widget = studio.dock("Gallery")
+    studio.shoot("gallery-1-empty")
+    study = drawn_study(place / "smears.dinobloom")
+    session.show(study)
+    rest(1)
+    pump(lambda: not widget.thumbnails.busy)
+    studio.shoot("gallery-2-cells")
+    cells = [str(cell) for cell in study.cells.obs.index]
+    study.label(cells[:6], "blast")
+    study.label(cells[3:9], "monocyte", who="second")
+    session.revision += 1
+    session.select(*cells[:4])
+    rest(1)
+    pump(lambda: not widget.thumbnails.busy)
+    studio.shoot("gallery-3-selected")
+    for number, at in ((4, widget.choice.show_.count() - 1), (5, 2)):
+        widget.choice.show_.setCurrentIndex(at)
+        rest(1)
+        pump(lambda: not widget.thumbnails.busy)
+        studio.shoot(f"gallery-{number}-{'class' if number == 4 else 'none'}")
+    widget.choice.show_.setCurrentIndex(0)
+    widget.tabs.setCurrentIndex(1)
+    rest(1)
+    studio.shoot("gallery-6-readers")
 
 
 def scroll_to_end(widget: object) -> None:

@@ -25,7 +25,7 @@ from napari_dinobloom.pipeline import driver
 from napari_dinobloom.pipeline.driver import Outcome
 from napari_dinobloom.pipeline.settings import resolve
 from napari_dinobloom.progress import Progress
-from napari_dinobloom.ui import embedding, preferences
+from napari_dinobloom.ui import embedding, layers, preferences
 from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text, tip
@@ -304,3 +304,23 @@ def test_defaults_where_the_page_is_not_there(monkeypatch):
 
     monkeypatch.setattr("napari.settings.get_plugin_settings", gone)
     assert preferences.preferences() == preferences.Preferences()
+
+
+def test_colours_and_outlines_of_the_preferences_act(page, make_study, tmp_path, monkeypatch):
+    monkeypatch.delenv("NAPARI_DINOBLOOM_COLOURS", raising=False)
+    boxes = np.array([[0, 0, 0, 0], [0, 0, 60, 60]], np.int32)
+    before = layers.width_of(boxes)
+    table = tmp_path / "ours.csv"
+    table.write_text("# of our laboratory\nclass, colour\nneutrophil,#12AB56\nmy class,#abcdef\n", encoding="utf-8")
+    page.colours.classes = str(table)
+    page.colours.outline_width, page.colours.outline_opacity = 3.0, 0.4
+    preferences.apply()
+    study = make_study()
+    assert study.palette == {"neutrophil": "#12ab56", "my class": "#abcdef"}
+    _, meta, _ = layers.cell_layer(study, [study.fields[0].id], name="smear", stack=False)
+    assert meta["opacity"] == 0.4
+    np.testing.assert_allclose(meta["colormap"].map(1)[:3], np.array([0x12, 0xAB, 0x56]) / 255, atol=1e-6)
+    assert layers.width_of(boxes) == 3 * before
+    page.colours.classes = ""
+    preferences.apply()
+    assert make_study(name="other").palette == {}

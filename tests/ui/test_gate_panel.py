@@ -318,6 +318,7 @@ def test_gates_go_to_another_study_on_the_same_map_only(window, tmp_path, monkey
         path = str(tmp_path / f"{name}.dinobloom")
         monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_, path=path: path)
         window.panel.act("copy")
+        window.qtbot.waitUntil(lambda: window.session.job is None, timeout=20_000)
         said = str(notification_manager.records[-1].message)
         with Study.open(Path(path)) as study:
             assert len(StudyGates(study).tree) == (3 if projection is None else 0)

@@ -38,7 +38,7 @@ def test_menus_are_menus_that_napari_lets_plugins_into(manifest):
 
 def test_every_command_is_contributed_somewhere(manifest):
     contributions = manifest.contributions
-    parts = [*contributions.widgets, *contributions.readers, *contributions.sample_data]
+    parts = [*contributions.widgets, *contributions.readers, *contributions.writers, *contributions.sample_data]
     assert {part.command for part in parts} == {command.id for command in contributions.commands}
 
 
@@ -48,6 +48,7 @@ def test_following_the_manifest_imports_nothing_heavy():
     code = """
         import sys
         import napari_dinobloom.ui.reader, napari_dinobloom.ui.samples
+        import napari_dinobloom.ui.cell_pictures, napari_dinobloom.ui.writers
         heavy = {"torch", "timm", "umap", "sklearn", "skimage", "anndata", "matplotlib", "napari", "qtpy"}
         light = heavy & set(sys.modules)
         assert not light, light

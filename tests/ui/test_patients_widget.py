@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from napari_dinobloom.errors import InputError
 from napari_dinobloom.explore.cell_attention import attention_of
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.study_copy import copy_study
+from napari_dinobloom.pipeline.patient_bags import Seen
 from napari_dinobloom.pipeline.patient_groups import groups_of, keep_groups
 from napari_dinobloom.pipeline.patients import iter_train_patients, patient_result
 from napari_dinobloom.predict.mil import validation
@@ -260,7 +262,7 @@ def trained(opened, qtbot, monkeypatch):
     return opened
 
 
-def test_training_shows_what_the_library_has(trained, qtbot, tmp_path) -> None:
+def test_training_shows_what_the_library_has(trained, qtbot, tmp_path, monkeypatch) -> None:
     widget, study = trained.widget, trained.study
     result = patient_result(study)
     assert result is not None
@@ -279,12 +281,18 @@ def test_training_shows_what_the_library_has(trained, qtbot, tmp_path) -> None:
         assert note in widget.scores.notes.text()
     assert not widget.scores.notes.isHidden()
     assert text("patients.outdated") not in widget.scores.notes.text()
+    threads = []
+    of = Seen.of
+    monkeypatch.setattr(Seen, "of", lambda study: threads.append(threading.current_thread()) or of(study))
     study.exclude([study.cells.obs_names[0]])
+    study.cells.X = study.cells.X.copy()  # as after a run: the embeddings may be others
     trained.session.revision += 1
-    assert text("patients.outdated") in widget.scores.notes.text()
+    qtbot.waitUntil(lambda: text("patients.outdated") in widget.scores.notes.text(), timeout=20_000)
     study.undo()
     trained.session.revision += 1
-    assert text("patients.outdated") not in widget.scores.notes.text()
+    qtbot.waitUntil(lambda: text("patients.outdated") not in widget.scores.notes.text(), timeout=20_000)
+    assert len(threads) == 1, "the embeddings are read once, not at each act"
+    assert threads[0] is not threading.main_thread()
     # a patient's top cells
     gallery = GalleryWidget(trained.viewer)
     trained.viewer.window.add_dock_widget(gallery, name="Gallery")

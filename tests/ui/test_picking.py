@@ -12,7 +12,7 @@ from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
 from painted import CENTRES, HEIGHT, WIDTH
 
-from napari_dinobloom.ui import layers
+from napari_dinobloom.ui import layers, redraw
 from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.picking import Picker
 from napari_dinobloom.ui.session import Session
@@ -174,3 +174,44 @@ def test_two_windows_share_one_picker(make_study, smear):
     click(viewer, image.data_to_world(CENTRES[2]))
     assert session.selected == (cells.features["cell_id"].iloc[1],)
     assert Picker.of(viewer, session) is not one
+
+
+def test_a_plane_without_cells_has_no_outline(make_study):
+    study, viewer, session = make_study(0, 5), ViewerModel(), Session()
+    fields = [study.fields[0].id, "", study.fields[1].id]
+    data, meta, _ = layers.cell_layer(study, fields, name="cells", stack=True)
+    layers.outlined(viewer.add_labels(data, **meta))
+    picker = Picker(viewer, session)
+    viewer.dims.set_point(0, 0)
+    session.select(f"{fields[0]}:00001")
+    (shapes,) = [layer for layer in viewer.layers if tag(layer).get("role") == "selected"]
+    counted = []
+    for plane in (0, 1, 2, 0):
+        viewer.dims.set_point(0, plane)
+        counted.append(len(shapes.data))
+    assert counted == [1, 0, 0, 1]
+    picker.detach()
+
+
+def test_outlines_are_drawn_again_only_where_a_cell_may_lie_elsewhere(make_study, smear):
+    study, viewer, session = make_study(), ViewerModel(), Session()
+    image = viewer.add_image(smear, rgb=True)
+    field = study.fields[0].id
+    cells = layers.show(viewer, image, layers.cell_layer(study, [field], name="smear", stack=False))
+    picker = Picker(viewer, session)
+    session.select(f"{field}:00001", f"{field}:00002")
+    (shapes,) = (layer for layer in viewer.layers if tag(layer).get("role") == "selected")
+    drawn = []
+    shapes.events.set_data.connect(lambda: drawn.append(len(shapes.data)))
+    study.label([f"{field}:00001"], "blast")
+    redraw.update(cells, study)
+    session.revision += 1
+    assert not drawn, "its class is no outline"
+    redraw.update(cells, study, [f"{field}:00001"])
+    session.revision += 1
+    assert drawn[-1:] == [2]
+    study.delete([f"{field}:00001"])
+    redraw.update(cells, study)
+    session.revision += 1
+    assert drawn[-1] == 1
+    picker.detach()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from painted import CENTRES, CLASSES, paint
+from qtpy.QtWidgets import QMainWindow
 
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.smear import write_picture
@@ -88,8 +89,8 @@ def test_the_generated_smear_can_be_run():
 def test_real_fields_come_as_a_stack_once_they_are_there(monkeypatch, tmp_path, qtbot):
     import napari_dinobloom.io.sample as sample
 
-    def fetched(folder):
-        files = []
+    def fetched():
+        files, folder = [], sample.real_folder()
         for at in range(3):
             files.append(folder / f"{at}.png")
             folder.mkdir(parents=True, exist_ok=True)
@@ -106,10 +107,20 @@ def test_real_fields_come_as_a_stack_once_they_are_there(monkeypatch, tmp_path, 
 def test_real_fields_without_a_network_say_how_to_go_on(monkeypatch, qtbot):
     import napari_dinobloom.io.sample as sample
 
-    def offline(folder):
+    def offline():
         yield Progress(0, 1, "x")
         raise DinoBloomError(f"no network. {sample.GO_ON}")
 
     monkeypatch.setattr(sample, "iter_fetch_real", offline)
     with pytest.raises(DinoBloomError, match="no network"):
         samples.real_fields()
+
+
+def test_a_study_that_one_viewer_shows_is_read_whole_for_another(make_study, monkeypatch, qtbot):
+    path, shown = str(make_study(0).path), ViewerModel()
+    for data, meta, kind in get_reader(path)(path):
+        getattr(shown, f"add_{kind}")(data, **meta)
+    monkeypatch.setattr("napari.viewer.current_viewer", lambda: shown)
+    for _ in range(2):
+        qtbot.addWidget(QMainWindow())
+    assert len(get_reader(path)(path)) == 2

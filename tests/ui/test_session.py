@@ -6,8 +6,11 @@ import gc
 import weakref
 from unittest.mock import Mock
 
+import pytest
+from psygnal import EmitLoopError
+
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.ui.session import Job, session_of
+from napari_dinobloom.ui.session import Job, Session, session_of
 
 
 class Viewer:
@@ -71,3 +74,18 @@ def test_showing_another_study_closes_the_one_before_and_clears_the_selection(tm
     session.close_study()
     assert second.read_only
     assert viewer is not None
+
+
+def test_the_lock_is_given_back_whatever_a_listener_does(tmp_path):
+    session, path = Session(), tmp_path / "one.dinobloom"
+    session.show(Study.create(path))
+
+    @session.events.leaving.connect
+    def fail() -> None:
+        raise ValueError("a listener")
+
+    with pytest.raises(EmitLoopError):
+        session.close_study()
+    assert session.study is None
+    with Study.open(path) as again:
+        assert not again.read_only

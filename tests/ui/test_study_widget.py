@@ -134,6 +134,27 @@ def test_new_images_and_the_next_steps(dock, smear_file, steps, rest, qtbot, mon
 
 
 @gui
+def test_pictures_of_single_cells_are_taken_whole(dock, smear_file, steps, rest, make_study, qtbot):
+    viewer, widget = dock
+    study = make_study(name="single")
+    session_of(viewer).show(study)
+    drop(widget, smear_file.parent)
+    widget.inputs.single.setChecked(True)
+    rest(widget)
+    click(qtbot, widget.job.start)
+    rest(widget)
+    assert steps[0]["cells"] is True
+    study.update(settings={**study.settings, "cells": True})
+    session_of(viewer).events.study.emit(study)
+    assert widget.inputs.single.isChecked()
+    drop(widget, smear_file)
+    assert "cells" not in widget.inputs.settings, "what the study has need not be asked for again"
+    widget.inputs.single.setChecked(False)
+    assert widget.inputs.settings["cells"] is False
+    widget.inputs.clear()
+
+
+@gui
 def test_pictures_stay_on_the_list_until_the_study_has_them(dock, smear_file, make_study, rest, monkeypatch, qtbot):
     viewer, widget = dock
     session_of(viewer).show(make_study())
@@ -204,6 +225,43 @@ def test_another_process_writes_it(dock, make_study, rest):
     held = text("study.held", holder=session_of(viewer).study.held_by)
     assert held in widget.header.about.text()
     assert widget.job.start.toolTip() == held
+    study.close()
+    widget.header.open_path(study.path)  # as the line says
+    rest(widget)
+    assert not session_of(viewer).study.read_only
+    assert held not in widget.header.about.text()
+
+
+@gui
+def test_pictures_that_were_moved_are_shown_when_their_folder_is_dropped(
+    dock, smear_file, steps, rest, qtbot, tmp_path, monkeypatch
+):
+    viewer, widget = dock
+    session = session_of(viewer)
+    study_job.start_create(viewer, session, tmp_path / "theirs.dinobloom", "blood")
+    rest(widget)
+    drop(widget, smear_file.parent)
+    rest(widget)
+    click(qtbot, widget.job.start)
+    rest(widget)
+    study_job.close(viewer, session)
+    moved = smear_file.parent.rename(tmp_path / "elsewhere")
+    widget.header.open_path(tmp_path / "theirs.dinobloom")
+    rest(widget)
+    assert "Drop the folder that holds them" in notification_manager.records[-1].message
+    assert [tag(layer).get("role") for layer in viewer.layers] == ["cells"]
+
+    def found_again(inputs, study, **_asked):
+        yield Progress(1, 1, "", "read")
+        study.remember_root("r1", moved)
+        return Outcome(study, resolve({}, {}))
+
+    monkeypatch.setattr(driver, "iter_outcome", found_again)
+    drop(widget, moved)
+    rest(widget)
+    click(qtbot, widget.job.start)
+    rest(widget)
+    assert [tag(layer).get("role") for layer in viewer.layers] == ["image", "cells"]
 
 
 @gui
@@ -230,6 +288,9 @@ def test_a_missing_study_is_marked_and_can_be_forgotten(dock, make_study, rest, 
     rest(widget)
     assert "no such study" in notification_manager.records[before].message
     assert session_of(viewer).study is None
+    said = widget.job.status.text()
+    assert "no such study" in said
+    assert text("study.why.begin") in said, "which hides no error"
     tidy.trigger()
     assert [one.missing for one in recent.recent()] == [False]
 

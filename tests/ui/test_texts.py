@@ -65,6 +65,7 @@ def test_style(key: str):
     begin = value.lstrip("“")[0]
     lower_case_on_purpose = key.startswith(
         (
+            "act.",
             "cell.",
             "cells.",
             "reason.",

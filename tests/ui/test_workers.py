@@ -147,3 +147,15 @@ def test_many_reports_do_not_flood_the_window(run):
     run.wait()
     assert len(seen) < 500
     assert run.outcomes[0].status == "done"
+
+
+def test_a_job_that_cannot_begin_leaves_the_session_free(qtbot):
+    session = Session()
+
+    def before():
+        raise ValueError("a listener")
+
+    with pytest.raises(ValueError, match="a listener"):
+        start(session, "Count", Steps(), "result", on_end=lambda _: None, before=before)
+    assert session.job is None
+    assert not [bar for bar in progress._all_instances if bar.desc.startswith("Count")]

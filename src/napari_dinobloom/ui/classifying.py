@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Progress, Steps
@@ -78,8 +80,9 @@ def start_next(session: Session, count: int) -> workers.StepsWorker | None:
 def label_counts(study: Study) -> dict[str, int]:
     """Cells with a hand label that may be learned from, by class, the most frequent first."""
     obs = study.cells.obs
-    usable = (obs["label"] != "") & (obs["label"] != UNCLASSIFIED) & ~obs["deleted"] & ~obs["excluded"]
-    return {str(name): int(count) for name, count in obs.loc[usable, "label"].value_counts().items()}
+    usable = ~(obs["deleted"].to_numpy(bool) | obs["excluded"].to_numpy(bool))
+    counts = obs["label"].iloc[np.flatnonzero(usable)].value_counts()
+    return {str(name): int(count) for name, count in counts.items() if name not in ("", UNCLASSIFIED)}
 
 
 def why_not_learn(session: Session) -> str:

@@ -16,12 +16,12 @@ import pandas as pd
 from napari.layers import Labels
 from napari.utils.notifications import show_warning
 
-from napari_dinobloom.cells.taxonomy import palette
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.celltable import split_cell_id
-from napari_dinobloom.io.journal import Entry
+from napari_dinobloom.io.journal import Entry, user
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline import edits
+from napari_dinobloom.pipeline.hand_labels import name_cells
 from napari_dinobloom.progress import Progress, Steps
 from napari_dinobloom.ui import jobs, redraw, workers
 from napari_dinobloom.ui.images import tag
@@ -39,11 +39,12 @@ NEEDS_NO_LAYER = ("undo", "redo", "label", "review", "exclude")
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What an act leaves behind: cells to select, cells whose outline may have changed, or that it was on gates."""
+    """What an act leaves behind: cells to select, cells whose outline may have changed, or what else it was on."""
 
     select: Sequence[str] = ()
     touched: Sequence[str] = ()
     gates: bool = False
+    groups: bool = False
 
 
 class Correction:
@@ -55,7 +56,8 @@ class Correction:
         Its cell layers of the study are kept up to date.
     session : Session
         Its study is changed, its selection says which cells are meant; its revision grows with every act. Undo and redo
-        are those of the whole journal: where the act is one on gates, the session's `gates_revision` grows instead.
+        are those of the whole journal: where the act is one on gates or groups of patients, the session's
+        `gates_revision` or `groups_revision` grows instead.
     """
 
     def __init__(self, viewer: Any, session: Session) -> None:
@@ -86,17 +88,22 @@ class Correction:
             return text("edit.why.no_layer")
         if act == "merge" and len(chosen) < 2:
             return text("edit.why.select_two")
-        if act == "merge" and len({split_cell_id(cell)[0] for cell in chosen}) > 1:
+        if act == "merge" and any(cell.rpartition(":")[0] != _field_of(*chosen[:1]) for cell in chosen):
             return text("edit.why.one_field")
         if act in NEEDS_SOME and not chosen:
             return text("edit.why.select")
         if act in NEEDS_ONE and len(chosen) != 1:
             return text("edit.why.select_one")
-        if act == "undo" and not self._study.can_undo:
-            return text("edit.why.no_undo")
-        if act == "redo" and not self._study.can_redo:
-            return text("edit.why.no_redo")
-        return ""
+        return self._why_not_back(act) if act in ("undo", "redo") else ""
+
+    def _why_not_back(self, act: str) -> str:
+        """Why undo or redo cannot be done; to a blind reader it would show what another one said of cells."""
+        study, session = self._study, self._session
+        if not (study.can_undo if act == "undo" else study.can_redo):
+            return text(f"edit.why.no_{act}")
+        entry = study.to_undo if act == "undo" else study.to_redo
+        hidden = entry is None or (bool(entry.cells) and entry.who != (session.reader or user()))
+        return text("gallery.why.others") if session.blind and hidden else ""
 
     @property
     def _study(self) -> Study:
@@ -170,8 +177,7 @@ class Correction:
         who = self._session.reader or None
 
         def act(study: Study) -> Changed:
-            study.label(chosen, value, who=who, reviewed=bool(value))
-            _give_colours(study, [value] if isinstance(value, str) else value)
+            name_cells(study, chosen, value, who=who)
             return Changed(then or chosen)
 
         return self._do("label", act)
@@ -209,10 +215,12 @@ class Correction:
         """What a line of the journal touches; nothing new is selected, unless cells got or lost a mark or a class."""
         if entry is not None and entry.projection is not None:
             return Changed(gates=True)
+        if entry is not None and entry.patients:
+            return Changed(groups=True)
         if entry is not None and "deleted" not in entry.new:
             return Changed(entry.cells)  # only what people say of these cells changed
-        cells = [] if entry is None else [*dict.fromkeys((*entry.cells, *entry.old_shapes, *entry.new_shapes))]
-        return Changed([cell for cell in self._session.selected if cell not in cells], cells)
+        cells = {} if entry is None else dict.fromkeys((*entry.cells, *entry.old_shapes, *entry.new_shapes))
+        return Changed([cell for cell in self._session.selected if cell not in cells], [*cells])
 
     def _do(self, key: str, act: Callable[[Study], Changed], reads: str = "") -> bool:
         """Do one act, at once or, when it reads a large field, in a second thread; return whether it is done now."""
@@ -245,6 +253,9 @@ class Correction:
         if changed.gates:
             self._session.gates_revision += 1
             return
+        if changed.groups:
+            self._session.groups_revision += 1
+            return
         study = self._study
         for layer in self.cell_layers():
             redraw.update(layer, study, changed.touched)
@@ -265,13 +276,6 @@ def why_closed(session: Session) -> str:
     if study.read_only:
         return text("edit.why.read_only", name=study.name)
     return ""
-
-
-def _give_colours(study: Study, classes: Sequence[str]) -> None:
-    """Give each class that is new to a study a colour that none of the others has."""
-    if new := [name for name in dict.fromkeys(classes) if name and name not in study.palette]:
-        fresh = palette([*study.palette, *new])
-        study.update(palette=dict(study.palette) | {name: fresh[name] for name in new})
 
 
 def _living(study: Study, cells: Sequence[str]) -> list[str]:

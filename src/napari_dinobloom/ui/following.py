@@ -20,6 +20,8 @@ from napari_dinobloom.ui.images import tag
 from napari_dinobloom.ui.map import colouring
 from napari_dinobloom.ui.opening import open_shown
 from napari_dinobloom.ui.session import Session
+from napari_dinobloom.ui.texts import text
+from napari_dinobloom.ui.view_state import ViewKeeper
 
 MIDDLE = 0.8
 """Share of the view within which a cell is in sight enough for the camera to stay where it is."""
@@ -63,6 +65,7 @@ class Follower:
             getattr(events, name).connect(slot)
         viewer.layers.events.inserted.connect(self._on_layer)
         self._unreadable = ""
+        self._keeper = ViewKeeper(viewer, session)
         for layer in viewer.layers:
             self._take_in(layer)
         self._on_study()
@@ -84,6 +87,7 @@ class Follower:
         if self._users > 0:
             return
         _FOLLOWERS.pop(getattr(self._viewer, "__wrapped__", self._viewer), None)
+        self._keeper.detach()
         with suppress(RuntimeError):  # at the end of the program Qt may have taken the timer away already
             self._timer.stop()
         for name, slot in self._slots.items():
@@ -162,9 +166,18 @@ class Follower:
             return
         self._take_in(layer)
         if tag(layer)["study"] != self._unreadable:
-            open_shown(self._viewer, self._session, self._on_refused)
+            self._open(tag(layer)["study"], say=tag(layer).get("role") == "cells")
         if self._session.colour_by != colouring.CLASS:
             self.recolour()
+
+    def _open(self, folder: str, *, say: bool) -> None:
+        """Open the study of a layer that came, or say that something else is under way."""
+        session = self._session
+        job, there = session.job, session.study is not None and folder == str(session.study.path)
+        if job is None:
+            open_shown(self._viewer, session, self._on_refused, folder)
+        elif say and not there and job.title != text("job.open"):
+            show_warning(text("job.refused", job=job.title, title=text("job.open")))
 
     def _on_refused(self, folder: str) -> None:
         """A study could not be opened, which was said: it is not tried again with its next layer."""

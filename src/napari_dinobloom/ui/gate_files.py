@@ -62,23 +62,35 @@ def export(session: Session, kind: Kind, path: Path) -> workers.StepsWorker | No
     return workers.start(session, text("job.export_gates"), _once, write, on_end=end, notify=False)
 
 
-def copy(session: Session, folder: Path) -> bool:
-    """Copy all gates into another study on the same map; return whether it was done, which is said."""
+def copy(session: Session, folder: Path) -> workers.StepsWorker | None:
+    """Copy all gates into another study on the same map, in a second thread; how it ended is said.
+
+    Returns
+    -------
+    StepsWorker or None
+        None where there is nothing to copy, or another job is under way.
+    """
     gates = gating_of(session).gates
     if gates is None:
         show_warning(text("gates.why.no_study"))
-        return False
+        return None
     if folder.resolve() == gates.study.path.resolve():
         show_warning(text("gates.why.same_study"))
-        return False
-    try:
+        return None
+    tree = gates.tree
+
+    def write() -> tuple[int, str]:
         with Study.open(folder) as other:
-            act = gates.copy_to(StudyGates(other))
-            show_info(text("gates.copied", count=len(act["new"]), name=other.name))
-    except DinoBloomError as error:
-        show_warning(str(error))
-        return False
-    return True
+            return len(StudyGates(other).take(tree)["new"]), other.name
+
+    def end(outcome: workers.Outcome[tuple[int, str]]) -> None:
+        if outcome.error is not None:
+            show_warning(str(outcome.error))
+        elif outcome.result is not None:
+            count, name = outcome.result
+            show_info(text("gates.copied", count=count, name=name))
+
+    return workers.start(session, text("job.copy_gates"), _once, write, on_end=end, notify=False)
 
 
 def read(session: Session, path: Path) -> bool:

@@ -19,7 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image
 
+from napari_dinobloom.cells.background import thinned
+from napari_dinobloom.cells.segment import IN_MEMORY
 from napari_dinobloom.errors import ImageError, StudyError
+from napari_dinobloom.io.omezarr import is_picture
 from napari_dinobloom.io.pixels import on_white, to_uint8
 from napari_dinobloom.io.smear import read_smear
 from napari_dinobloom.io.study import Study
@@ -95,6 +98,8 @@ def why_unusable(layer: Image) -> str:
     data = layer.data[0] if layer.multiscale else layer.data
     if 0 in data.shape:
         return text("image.empty", name=layer.name)
+    if tag(layer).get("role") == "pictures":
+        return text("image.pictures", name=layer.name)
     if not layer.rgb:
         separate = layer.ndim == 3 and 3 in (data.shape[0], data.shape[-1])
         return text("image.channels" if separate else "image.grey", name=layer.name)
@@ -207,21 +212,25 @@ def _files_of(image: SmearImage) -> list[Path]:
             return [study.locate(field) for field in image.fields]
         except StudyError:
             return []  # the study or its pictures are gone; what the layer shows goes in
-    if image.path is not None and image.path.is_file() and not image.stack:
+    if image.path is not None and (image.path.is_file() or is_picture(image.path)) and not image.stack:
         return [image.path]
     return []
 
 
 def _same_pixels(path: Path, image: SmearImage, plane: int) -> bool:
-    """Whether reading `path` gives just what the layer shows."""
+    """Whether reading `path` gives just what the layer shows; of whole slides 64 windows are compared."""
     try:
         smear = read_smear(path)
         if smear.image.shape[:2] != image.data.shape[-3:-1]:
             return False
-        read, shown = np.asarray(smear.image).astype(np.int16), image.rgb(plane).astype(np.int16)
+        if smear.image.shape[0] * smear.image.shape[1] > IN_MEMORY:
+            whole = image.data[plane] if image.stack else image.data
+            read, shown = thinned(smear.image), rgb8(thinned(whole), image.name)
+        else:
+            read, shown = np.asarray(smear.image), image.rgb(plane)
     except ImageError:
         return False
-    return bool(np.abs(read - shown).max(initial=0) <= 1)  # readers round opacity differently
+    return bool(np.abs(read.astype(np.int16) - shown).max(initial=0) <= 1)  # readers round opacity differently
 
 
 def _writable(folder: Path) -> bool:

@@ -23,8 +23,9 @@ from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.progress import Steps
 from napari_dinobloom.report.counting import Specimen
-from napari_dinobloom.ui import layers, redraw, workers
-from napari_dinobloom.ui.images import SmearImage, iter_inputs, smear_image
+from napari_dinobloom.ui import layers, redraw, slides, workers
+from napari_dinobloom.ui.images import TAG, SmearImage, iter_inputs, smear_image
+from napari_dinobloom.ui.opening import open_shown
 from napari_dinobloom.ui.session import Session, viewer_of
 from napari_dinobloom.ui.texts import text
 
@@ -205,16 +206,20 @@ def start(
     StepsWorker or None
         None when another job is under way, which is said.
     """
-    if session.job is None and session.study is not None and Path(session.study.path) == folder.resolve():
-        session.close_study()  # else the run would find the study held by this very process
+    ours = session.study is not None and Path(session.study.path) == folder.resolve()
     viewer_ref, layer_ref = weakref.ref(getattr(viewer, "__wrapped__", viewer)), weakref.ref(layer)
 
     def end(outcome: workers.Outcome[Any]) -> None:
-        deliver(viewer_ref(), session, layer_ref(), folder, outcome)
+        live = viewer_ref()
+        deliver(live, session, layer_ref(), folder, outcome)
         if outcome.result is not None and session.study is outcome.result.study:
             keep(outcome.result)
+        elif ours and live is not None and session.study is None:  # it was open before, and what is finished is kept
+            open_shown(live, session, lambda _folder: None, str(folder.resolve()), as_left=False)
 
-    return workers.start(session, title, steps, on_end=end)
+    # Else the run would find the study held by this very process.
+    before = session.close_study if ours else lambda: None
+    return workers.start(session, title, steps, on_end=end, before=before)
 
 
 def iter_smear(image: SmearImage, settings: SmearSettings) -> Steps[SmearResult]:
@@ -309,11 +314,14 @@ def deliver(viewer: Any, session: Session, layer: Image | None, folder: Path, ou
     if viewer is None:
         result.study.close()
         return
-    session.show(result.study)
+    session.show(result.study, as_left=False)
     if layer is None or layer not in viewer.layers:
         show_warning(text("error.layer_gone", folder=folder))
     elif result.cells is not None:
         layers.show(viewer, layer, result.cells)
+        fields = result.cells[1]["metadata"][TAG]["fields"]
+        if len(fields) == 1:
+            slides.show_quality(viewer, layer, result.study, fields[0])
     for problem in result.problems:
         show_warning(problem)
     session.revision += 1

@@ -17,11 +17,15 @@ import pandas as pd
 from napari.layers import Labels, Layer
 from napari.utils.colormaps import CyclicLabelColormap, DirectLabelColormap
 
+from napari_dinobloom.cells.segment import IN_MEMORY
 from napari_dinobloom.cells.taxonomy import describe
+from napari_dinobloom.io.lazylabels import lazy_labels
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.report.counting import Specimen
-from napari_dinobloom.ui.cell_rows import LOOKUP_LIMIT, cell_rows
+from napari_dinobloom.ui import contours
+from napari_dinobloom.ui.cell_rows import LOOKUP_LIMIT, CellRows, cell_rows
 from napari_dinobloom.ui.images import TAG, tag
+from napari_dinobloom.ui.preferences import preferences
 from napari_dinobloom.ui.texts import text
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -95,8 +99,11 @@ def placement(layer: Layer, ndim: int) -> dict[str, Any]:
 
 def lay_over(layer: Layer, other: Layer) -> None:
     """Put one of our layers where `other` lies, over the last axes that both have."""
+    present = placement(layer, layer.ndim)
     for name, value in placement(other, layer.ndim).items():
-        setattr(layer, name, value)
+        same = present[name] == value if isinstance(value, tuple) else np.array_equal(present[name], value)
+        if not same:  # each change makes napari slice all layers again
+            setattr(layer, name, value)
 
 
 def cell_layer(
@@ -123,16 +130,19 @@ def cell_layer(
         uint16 labels whose value is the cell's number, plus an offset per plane that makes it unique in a stack; int32
         beyond 65,535.
     """
-    table = cell_rows(study, fields, specimen)
+    return layer_of(study, fields, cell_rows(study, fields, specimen), name=name, stack=stack)
+
+
+def layer_of(study: Study, fields: Sequence[str], table: CellRows, *, name: str, stack: bool) -> LayerData:
+    """Build the cell layer of some fields of which the cells are collected already, as `cell_layer`."""
     values = table.features["index"].to_numpy(dtype=np.int64)
-    boxes = table.boxes
     mark: dict[str, Any] = {"role": "cells", "study": str(study.path), "fields": tuple(fields)}
-    mark |= {"boxes": boxes, "width": width_of(boxes)}
+    mark |= {"boxes": table.boxes, "width": width_of(table.boxes)}
     meta = {
         "name": text("layer.cells", name=name),
         "features": table.features,
         "colormap": lookup(values, table.names, study.palette, faded(table.features)),
-        "opacity": 0.9,
+        "opacity": preferences().outline_opacity,
         "metadata": {TAG: mark},
     }
     return _pixels(study, fields, table.offsets, table.dtype, stack=stack), meta, "labels"
@@ -141,9 +151,11 @@ def cell_layer(
 def _pixels(
     study: Study, fields: Sequence[str], offsets: Mapping[str, int], dtype: np.dtype[Any], *, stack: bool
 ) -> Any:
-    """Label images of `fields`: one array, or a lazy stack that draws a plane when it is looked at."""
+    """Label images of `fields`: one array, a lazy stack that draws what is looked at, or the levels of a slide."""
     sizes = {record.id: (record.height, record.width) for record in study.fields}
     shape = next(sizes[field] for field in fields if field)
+    if not stack and shape[0] * shape[1] > IN_MEMORY:
+        return lazy_labels(study.masks(fields[0]), shape, dtype)
 
     def plane(field: str) -> npt.NDArray[Any]:
         if not field:
@@ -185,7 +197,7 @@ def lookup(
         One entry per value; values that are not named are transparent. Beyond 65,535 a `DirectLabelColormap`, which
         napari maps on the CPU (4.7 s for 80,000 cells).
     """
-    distinct, codes = np.unique(np.asarray(names, dtype=str), return_inverse=True)
+    codes, distinct = pd.factorize(np.asarray(names, dtype=object))
     named = [palette.get(name) or describe(name).colour if name else UNSEEN for name in distinct]
     each = np.array([_rgba(colour) for colour in named], dtype=np.float32)
     rgba = each.reshape(-1, 4)[codes]
@@ -212,8 +224,13 @@ def recolour(layer: Labels, names: npt.ArrayLike, palette: Mapping[str, str]) ->
     With up to 16 bits a pixel the graphics card looks colours up by itself, so that a new table is enough (3 ms at
     4096 x 4096); a new colour map makes napari go through all pixels (320 ms).
     """
-    features, present = layer.features, layer.colormap
-    found = lookup(features["index"].to_numpy(dtype=np.int64), names, palette, faded(features))
+    features = layer.features
+    _put_on(layer, lookup(features["index"].to_numpy(dtype=np.int64), names, palette, faded(features)))
+
+
+def _put_on(layer: Labels, found: CyclicLabelColormap | DirectLabelColormap) -> None:
+    """Give one of our layers another colour map, by its table alone where that is enough."""
+    present = layer.colormap
     cyclic = isinstance(present, CyclicLabelColormap) and isinstance(found, CyclicLabelColormap)
     forget = getattr(present, "_clear_cache", None)  # napari keeps what it looked up and has no public way to drop it
     if not (cyclic and forget is not None and layer.dtype.itemsize < 4):
@@ -228,7 +245,7 @@ def faded(features: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Which cells of a cell layer's features a person excluded."""
     if "not_counted" not in features:
         return np.zeros(len(features), dtype=bool)
-    excluded: npt.NDArray[np.bool_] = features["not_counted"].to_numpy(dtype=str) == "excluded"
+    excluded: npt.NDArray[np.bool_] = (features["not_counted"] == "excluded").to_numpy(bool)
     return excluded
 
 
@@ -238,13 +255,13 @@ def outline_width(layer: Labels) -> int:
     return width
 
 
-def width_of(boxes: Mapping[int, tuple[int, ...]]) -> int:
-    """Width of outlines in pixels: a thirtieth of a cell, so that the cell itself stays in sight."""
-    corners = np.array(list(boxes.values())).reshape(-1, 4)
-    if not len(corners):
+def width_of(boxes: npt.NDArray[np.int32]) -> int:
+    """Width of outlines in pixels: a thirtieth of a cell, so that it stays in sight, or as the preferences say."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+    if not sides.any():
         return 1
-    side = float(np.median(np.maximum(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])))
-    return max(1, round(side / 30))
+    side = float(np.median(sides[sides > 0]))
+    return max(1, round(preferences().outline_width * side / 30))
 
 
 def find(layers: Sequence[Layer], role: str, study: str, fields: Sequence[str] | None = None) -> Layer | None:
@@ -265,12 +282,13 @@ def show(viewer: Any, image: Layer, built: LayerData) -> Labels:
     data, meta, _ = built
     mark = meta["metadata"][TAG]
     earlier = find(viewer.layers, "cells", mark["study"], mark["fields"])
-    if isinstance(earlier, Labels) and earlier.data.shape == data.shape:
+    finest = data[0] if isinstance(data, list) else data
+    if isinstance(earlier, Labels) and earlier.data.shape == finest.shape:
         layer = earlier
         take(layer, built)
     else:
         active = viewer.layers.selection.active
-        layer = viewer.add_labels(data, **meta, **placement(image, data.ndim))
+        layer = viewer.add_labels(data, **meta, **placement(image, finest.ndim))
         viewer.layers.selection.active = active
     outlined(layer)
     return layer
@@ -278,7 +296,8 @@ def show(viewer: Any, image: Layer, built: LayerData) -> Labels:
 
 def outlined(layer: Labels) -> None:
     """Show the cells of one of our layers as outlines that napari's own tools leave alone."""
-    layer.contour = outline_width(layer)
+    contours.draw_by(layer)
+    layer.contour = tag(layer).get("contour", outline_width(layer))  # as a person left it
     layer.editable = False
 
 
@@ -287,7 +306,7 @@ def take(layer: Labels, built: LayerData) -> None:
     data, meta, _ = built
     layer.data = data
     layer.features = meta["features"]
-    layer.colormap = meta["colormap"]
+    _put_on(layer, meta["colormap"])
     layer.metadata = {**layer.metadata, TAG: meta["metadata"][TAG]}
     layer.editable = False
 

@@ -8,6 +8,9 @@ from typing import Any
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, Signal
 
+from napari_dinobloom.ui.texts import text
+from napari_dinobloom.ui.workers import explain
+
 
 class Lookup(QObject):
     """Answers one question at a time; of those that come in the meantime only the last one.
@@ -51,11 +54,15 @@ class Lookup(QObject):
             self._worker.start()
 
     def _answered(self, question: Any) -> tuple[Any, Any]:
-        return question, self._answer(question)
+        """Answer in the second thread; what goes wrong is said in words, with the cause behind them."""
+        try:
+            return question, self._answer(question)
+        except Exception as error:
+            raise explain(text("job.look_up"), error, "error.look_up") from error
 
     def _take(self, found: tuple[Any, Any]) -> None:
         """Give the answer away, if it is still wanted."""
-        self._worker = None
+        self._worker = self._at_work = None
         question, answer = found
         if question is self._asked:
             self.found.emit(answer)

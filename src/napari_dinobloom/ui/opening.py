@@ -1,4 +1,7 @@
-"""The study whose layers a viewer shows becomes the one of its session, open for writing where nobody else writes."""
+"""The study whose layers a viewer shows becomes the one of its session, open for writing where nobody else writes.
+
+The layers of another study that are dropped in make that the open one, as the Study window's Open does.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,10 @@ from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
 
 
-def open_shown(viewer: Any, session: Session, refused: Callable[[str], None]) -> workers.StepsWorker | None:
-    """Open the study of the first layer of ours, in a second thread, unless a study is open or being opened.
+def open_shown(
+    viewer: Any, session: Session, refused: Callable[[str], None], folder: str = "", *, as_left: bool = True
+) -> workers.StepsWorker | None:
+    """Open the study of a layer of ours in a second thread, unless it is open or something else is under way.
 
     Parameters
     ----------
@@ -28,12 +33,18 @@ def open_shown(viewer: Any, session: Session, refused: Callable[[str], None]) ->
         Shows the study when it is read.
     refused : callable
         Called with the folder when it cannot be opened, which is said.
+    folder : str
+        The study, if its layers have just come: the one that is open before is closed, and its layers go. By default
+        that of the first layer of ours, where none is open.
+    as_left : bool
+        Whether it comes back as it was left.
     """
-    if session.study is not None or session.job is not None:
+    if session.job is not None or (session.study is not None and folder in ("", str(session.study.path))):
         return None
-    folder = next((mark["study"] for mark in map(tag, viewer.layers) if "study" in mark), "")
+    folder = folder or next((mark["study"] for mark in map(tag, viewer.layers) if "study" in mark), "")
     if not folder:
         return None
+    before = session.study
 
     gone = weakref.ref(getattr(viewer, "__wrapped__", viewer))
 
@@ -43,14 +54,23 @@ def open_shown(viewer: Any, session: Session, refused: Callable[[str], None]) ->
             if outcome.error is not None:
                 refused(folder)
             return
-        if session.study is not None or gone() is None:
+        live = gone()
+        if session.study is not before or live is None:
             study.close()
             return
-        session.show(study)
+        if before is not None:
+            remove_layers(live, before.path)
+        session.show(study, as_left=as_left)
         if study.held_by is not None:
             show_info(text("edit.why.held", name=study.name, holder=study.held_by))
 
     return workers.start(session, text("job.open"), iter_open, Path(folder), on_end=end)
+
+
+def remove_layers(viewer: Any, folder: Path) -> None:
+    """Take our layers of a study out of the viewer."""
+    for layer in [layer for layer in viewer.layers if tag(layer).get("study") == str(folder)]:
+        viewer.layers.remove(layer)
 
 
 def iter_open(folder: Path) -> Steps[Study]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from napari.utils.notifications import show_warning
 
-from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.errors import DinoBloomError, StudyError
 from napari_dinobloom.explore.cell_attention import attention_of
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline.patient_groups import groups_of, keep_groups
@@ -20,11 +20,13 @@ from napari_dinobloom.progress import Progress, Steps
 from napari_dinobloom.ui import workers
 from napari_dinobloom.ui.correction import why_closed
 from napari_dinobloom.ui.jobs import refresh_cells, start_job
+from napari_dinobloom.ui.lookup import Lookup
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
 from napari_dinobloom.ui.torch_loading import leave_triton_out
 
 if TYPE_CHECKING:
+    from napari_dinobloom.pipeline.patient_bags import Seen
     from napari_dinobloom.pipeline.patients import PatientResult
 
 LEAST = 3
@@ -46,6 +48,10 @@ class Cohort:
         self._groups: dict[str, str] = {}
         self._unread = ""
         self._result: PatientResult | None = None
+        self._seen: Seen | None = None
+        self._outdated: tuple[Path, bool] | None = None
+        self.looked_up = Lookup(self._look)
+        self.looked_up.found.connect(self._on_looked)
         session.events.job.connect(self._on_job)
         session.events.study.connect(self._forget)
         session.events.groups_revision.connect(self._forget)
@@ -101,13 +107,34 @@ class Cohort:
 
     @property
     def outdated(self) -> bool:
-        """Whether the result was made with other embeddings or cells than the study has now."""
+        """Whether the result was made with other embeddings or cells than the study has now, as `look` found last."""
+        result = self.result
+        return result is not None and self._outdated == (result.model, True)
+
+    def look(self) -> None:
+        """Find out in a second thread what `outdated` says, which may mean to read all embeddings once.
+
+        Whoever listens to `looked_up.found` hears of it.
+        """
         result, study = self.result, self._session.study
-        if study is None or result is None:
-            return False
+        self.looked_up.ask(None if study is None or result is None else (study, result))
+
+    def _look(self, asked: tuple[Study, PatientResult]) -> tuple[Path, bool]:
+        """Model of a result, and whether that is outdated; in the second thread."""
+        from napari_dinobloom.pipeline.patient_bags import Seen
         from napari_dinobloom.pipeline.patients import fits
 
-        return not fits(study, result)
+        study, result = asked
+        try:
+            if self._seen is None or not self._seen.holds(study):
+                self._seen = Seen.of(study)
+        except StudyError:  # not embedded any more
+            return result.model, True
+        return result.model, not fits(study, result, self._seen)
+
+    def _on_looked(self, found: tuple[Path, bool]) -> None:
+        """Keep what was found."""
+        self._outdated = found
 
     def cells(self) -> pd.Series[int]:
         """Cells of each patient that count, sorted by patient."""

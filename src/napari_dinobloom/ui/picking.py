@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Labels, Shapes
 
-from napari_dinobloom.io.celltable import split_cell_id
-from napari_dinobloom.ui import layers
+from napari_dinobloom.ui import beside, layers, redraw
 from napari_dinobloom.ui.images import TAG, tag
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
@@ -21,8 +21,11 @@ CLICK_RADIUS = 4
 
 OUTLINE = "#111111"
 
-MOST_OUTLINES = 500
+MOST_OUTLINES = 100
 """Selected cells that get an outline; more would keep the window busy and be no help to the eye."""
+
+CORNERS = 48
+"""Of an outline, at most: a line around a cell looks smooth with them, and napari draws it soon."""
 
 _PICKERS: WeakKeyDictionary[Any, Picker] = WeakKeyDictionary()
 
@@ -46,9 +49,12 @@ class Picker:
         self._viewer = viewer
         self._session = session
         self._users = 1
+        self._drawn: list[redraw.Boxes] = []
+        beside.get_ready()
         viewer.mouse_drag_callbacks.append(self._on_press)
         session.events.selected.connect(self._draw_outlines)
-        session.events.revision.connect(self._draw_outlines)
+        session.events.revision.connect(self._on_revision)
+        viewer.dims.events.current_step.connect(self._on_step)
 
     @classmethod
     def of(cls, viewer: Any, session: Session) -> Picker:
@@ -70,8 +76,21 @@ class Picker:
         if self._on_press in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_press)
         self._session.events.selected.disconnect(self._draw_outlines, missing_ok=True)
-        self._session.events.revision.disconnect(self._draw_outlines, missing_ok=True)
+        self._session.events.revision.disconnect(self._on_revision, missing_ok=True)
+        self._viewer.dims.events.current_step.disconnect(self._on_step)
         self._remove_outlines()
+
+    def _on_revision(self) -> None:
+        """Cells have changed: the outlines are drawn again if that may concern where they lie."""
+        if not redraw.same_shapes(self._drawn, redraw.shapes_of(self._viewer)):
+            self._draw_outlines()
+
+    def _on_step(self, _event: Any = None) -> None:
+        """Another plane of a stack is on show, with other selected cells."""
+        if self._session.selected and any(
+            layer.ndim == 3 and tag(layer).get("role") == "cells" for layer in self._viewer.layers
+        ):
+            self._draw_outlines()
 
     def _on_press(self, _viewer: Any, event: Any) -> Generator[None]:
         """Mouse callback: wait for the release, and select when the pointer stayed where it was."""
@@ -118,32 +137,46 @@ class Picker:
         return cell.line() if cell is not None else ""
 
     def _draw_outlines(self) -> None:
-        """Draw the outlines of the cells that were selected last, and take others away."""
+        """Draw the outlines of the cells on show that were selected last, and take others away."""
         paths: dict[Labels, list[npt.NDArray[np.float64]]] = {}
-        left = list(self._session.selected[-MOST_OUTLINES:])
+        self._drawn = redraw.shapes_of(self._viewer)
+        left = list(self._session.selected)
         for layer in reversed(self._viewer.layers):
             if left and tag(layer).get("role") == "cells":
                 over = getattr(layer, "__wrapped__", layer)
-                values = layers.values_of(over, left).tolist()
-                if any(values):
-                    paths[over] = [outline(over, value) for value in values if value]
-                left = [cell for cell, value in zip(left, values, strict=True) if not value]
+                values = layers.values_of(over, left)
+                field = self._field_on_show(over)
+                here = ((left[at], int(values[at])) for at in reversed(np.flatnonzero(values).tolist()))
+                seen = list(islice((value for cell, value in here if _lies_in(cell, field)), MOST_OUTLINES))
+                if seen:
+                    paths[over] = outlines(over, seen[::-1], field)
+                left = [left[at] for at in np.flatnonzero(values == 0).tolist()]
         there = {id(getattr(layer, "__wrapped__", layer)) for layer in self._viewer.layers}
-        outlines = {tag(layer).get("over"): layer for layer in self._outlines()}
-        for over, shapes in outlines.items():
+        known = {tag(layer).get("over"): layer for layer in self._outlines()}
+        for over, shapes in known.items():
             if over not in there:
                 self._viewer.layers.remove(shapes)
             elif len(shapes.data):
-                shapes.data = []
+                with shapes.events.data.blocker():  # the viewer would measure all layers and slice them again
+                    shapes.data = []
         for layer, polygons in paths.items():
-            shapes = outlines.get(id(layer)) or self._add_outlines(layer)
+            shapes = known.get(id(layer)) or self._add_outlines(layer)
             layers.lay_over(shapes, layer)
-            shapes.add_polygons(
-                polygons,
-                edge_color=OUTLINE,
-                edge_width=float(layers.outline_width(layer)),
-                face_color="transparent",
-            )
+            with shapes.events.data.blocker():
+                shapes.add_polygons(
+                    polygons,
+                    edge_color=OUTLINE,
+                    edge_width=float(layers.outline_width(layer)),
+                    face_color="transparent",
+                )
+
+    def _field_on_show(self, layer: Labels) -> str | None:
+        """The field of a stack that is on show, "" for a plane without cells; None for a layer of one field."""
+        if layer.ndim != 3:
+            return None
+        fields = tag(layer)["fields"]
+        plane = round(float(layer.world_to_data(self._viewer.dims.point[-3:])[0]))
+        return str(fields[min(max(plane, 0), len(fields) - 1)])
 
     def _add_outlines(self, layer: Labels) -> Shapes:
         """Add a layer for the outlines of selected cells of the cell layer `layer`.
@@ -170,34 +203,47 @@ class Picker:
             self._viewer.layers.remove(layer)
 
 
-def outline(layer: Labels, value: int) -> npt.NDArray[np.float64]:
-    """Outline of one cell, drawn a little outside of it.
+def _lies_in(cell: str, field: str | None) -> bool:
+    """Whether a cell belongs to a field; all do where there is but one."""
+    return field is None or cell.rpartition(":")[0] == field
+
+
+def outlines(layer: Labels, values: Sequence[int], field: str | None = None) -> list[npt.NDArray[np.float64]]:
+    """Outlines of cells of one plane, drawn a little outside of them.
 
     Parameters
     ----------
     layer : Labels
         One of our cell layers.
-    value : int
-        Label value of the cell.
+    values : sequence of int
+        Label values of the cells.
+    field : str, optional
+        Where the cells lie, for a stack, whose plane is then drawn once for all of them.
 
     Returns
     -------
-    (k, ndim) float64 array
+    list of (k, ndim) float64 array
         Corners in data coordinates, pixel centres at whole numbers, as napari has it.
     """
-    from scipy.ndimage import binary_dilation
-    from skimage.measure import approximate_polygon, find_contours
+    pixels = layer.data[0] if layer.multiscale else layer.data
+    plane = tag(layer)["fields"].index(field) if field is not None else None
+    if plane is not None:
+        pixels = np.asarray(pixels[plane])
+    paths = [_outline(layer, pixels, value) for value in values]
+    if plane is None:
+        return paths
+    return [np.column_stack([np.full(len(path), plane, dtype=np.float64), path]) for path in paths]
 
-    mark, cell = tag(layer), layers.info(layer, value)
-    y0, x0, y1, x1 = mark["boxes"][value]
-    plane: tuple[int, ...] = ()
-    if layer.ndim == 3 and cell is not None:
-        plane = (mark["fields"].index(split_cell_id(cell.cell_id)[0]),)
-    mask = np.asarray(layer.data[(*plane, slice(y0, y1), slice(x0, x1))]) == value
+
+def _outline(layer: Labels, pixels: Any, value: int) -> npt.NDArray[np.float64]:
+    """Outline of one cell in the (Y, X) pixels of a layer, (k, 2)."""
+    from scipy.ndimage import binary_dilation
+    from skimage.measure import find_contours
+
+    y0, x0, y1, x1 = tag(layer)["boxes"][value]
+    mask = np.asarray(pixels[y0:y1, x0:x1]) == value
     margin = 1 + layers.outline_width(layer)
     grown = binary_dilation(np.pad(mask, margin + 1), iterations=margin)
-    lines = find_contours(grown.astype(np.float32), 0.5)
-    path = approximate_polygon(max(lines, key=len), 0.5) + np.array([y0 - margin - 1, x0 - margin - 1])
-    if plane:
-        path = np.column_stack([np.full(len(path), plane[0], dtype=np.float64), path])
-    return np.asarray(path, dtype=np.float64)
+    path = max(find_contours(grown.astype(np.float32), 0.5), key=len)
+    corner = np.array([y0, x0]) - margin - 1
+    return np.asarray(path[:: -(-len(path) // CORNERS)] + corner, dtype=np.float64)

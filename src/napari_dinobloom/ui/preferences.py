@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from threading import Lock
 
 import psutil
 
 from napari_dinobloom.encoders.library import CACHE_VARIABLE
+from napari_dinobloom.io.colours import VARIABLE as COLOURS_VARIABLE
 from napari_dinobloom.io.download import OFFLINE_VARIABLE
 
 PLUGIN = "napari-dinobloom"
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 
+_reading = Lock()
 _ours: dict[str, str] = {}
 """Environment variables of this process that the page set, and to what."""
 _threads: list[int] = []
@@ -38,6 +41,12 @@ class Preferences:
     """Where downloaded weights lie; empty for the system's cache folder."""
     offline: bool = False
     """No use of the network, not even where a download is asked for."""
+    colours: str = ""
+    """Table of the laboratory's own class colours for new studies; empty for the usual ones."""
+    outline_width: float = 1.0
+    """How wide cells are outlined in the image, against the usual width."""
+    outline_opacity: float = 0.9
+    """How opaque the outlines of a cell layer are when it comes, 0 to 1."""
 
 
 def preferences() -> Preferences:
@@ -45,7 +54,8 @@ def preferences() -> Preferences:
     try:
         from napari.settings import get_plugin_settings
 
-        page = get_plugin_settings(PLUGIN)
+        with _reading:  # the first time napari makes the pages, and two threads would make them twice
+            page = get_plugin_settings(PLUGIN)
     except (ImportError, KeyError):
         return Preferences()
     return Preferences(
@@ -54,6 +64,9 @@ def preferences() -> Preferences:
         threads=page.encoder.threads,
         cache_folder=page.privacy.cache_folder,
         offline=page.privacy.offline,
+        colours=page.colours.classes,
+        outline_width=page.colours.outline_width,
+        outline_opacity=page.colours.outline_opacity,
     )
 
 
@@ -62,6 +75,7 @@ def apply() -> Preferences:
     chosen = preferences()
     _set(CACHE_VARIABLE, chosen.cache_folder)
     _set(OFFLINE_VARIABLE, "1" if chosen.offline else "")
+    _set(COLOURS_VARIABLE, chosen.colours)
     ours = THREADS_VARIABLE in _ours  # then torch may have been loaded with the number of the page
     _set(THREADS_VARIABLE, str(chosen.threads or ""))  # for a torch that is yet to be loaded
     if "torch" in sys.modules and (chosen.threads or _threads or ours):

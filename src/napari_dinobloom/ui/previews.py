@@ -117,10 +117,12 @@ def _stored_keys(study: Study) -> list[str]:
     return [str(key) for key in keys] if isinstance(keys, list) else []
 
 
-def pixmap(crop: npt.NDArray[np.uint8], side: int) -> QPixmap:
-    """A crop, (Y, X, 3) uint8, as a picture of `side` pixels."""
+def pixmap(crop: npt.NDArray[np.uint8], side: int, ratio: float = 1.0) -> QPixmap:
+    """A crop, (Y, X, 3) uint8, as a picture of `side` pixels, each of `ratio` pixels of the device."""
     pixels = np.ascontiguousarray(crop)
     height, width = pixels.shape[:2]
     image = QImage(pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-    smooth = Qt.TransformationMode.SmoothTransformation
-    return QPixmap.fromImage(image).scaled(side, side, Qt.AspectRatioMode.KeepAspectRatio, smooth)
+    fine, smooth = round(side * ratio), Qt.TransformationMode.SmoothTransformation
+    picture = QPixmap.fromImage(image).scaled(fine, fine, Qt.AspectRatioMode.KeepAspectRatio, smooth)
+    picture.setDevicePixelRatio(ratio)
+    return picture

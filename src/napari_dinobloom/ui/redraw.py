@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from napari.layers import Labels
 
 from napari_dinobloom.cells.correct import within
@@ -19,6 +20,7 @@ from napari_dinobloom.ui.cell_rows import cell_rows
 from napari_dinobloom.ui.images import TAG, tag
 
 Box = tuple[int, ...]
+Boxes = npt.NDArray[np.int32]
 
 UNDO_KEYS = ("Control-Z", "Control-Shift-Z")
 """Keys with which napari takes back what was painted in a layer."""
@@ -44,28 +46,42 @@ def update(layer: Labels, study: Study, touched: Iterable[str] = ()) -> None:
         Open; may have been changed by one act or many.
     touched : iterable of str
         Cells whose outline may have changed within the same box. Cells that came, went or have another box are found
-        by themselves.
+        by themselves. Where there is none of all these, the layer keeps its very array of boxes, see `same_shapes`.
     """
     mark = tag(layer)
     fields, specimen = mark["fields"], study.specimen
     now = cell_rows(study, fields, specimen)
-    if layer.ndim == 3 or now.dtype.itemsize > layer.dtype.itemsize:
-        # In a stack a new number moves those of later planes; their pixels are lazy, so that building it anew is cheap.
-        layers.take(layer, layers.cell_layer(study, fields, name="", stack=layer.ndim == 3, specimen=specimen))
+    windows = _changed(mark["boxes"], now.boxes, layers.values_of(layer, [*touched]))
+    lazy = layer.ndim == 3 or layer.multiscale
+    if (lazy and windows) or now.dtype.itemsize > layer.dtype.itemsize:
+        # In a stack a new number moves those of later planes; pixels of stacks and slides are lazy and cheap to build.
+        layers.take(layer, layers.layer_of(study, fields, now, name="", stack=layer.ndim == 3))
         return
-    windows = _changed(mark["boxes"], now.boxes, {*layers.values_of(layer, [*touched]).tolist()} - {0})
     layer.features = now.features
     layers.recolour(layer, now.names, study.palette)
-    layer.metadata = {**layer.metadata, TAG: {**mark, "boxes": now.boxes, "width": layers.width_of(now.boxes)}}
     if windows:
+        layer.metadata = {**layer.metadata, TAG: {**mark, "boxes": now.boxes, "width": layers.width_of(now.boxes)}}
         _repaint(layer, study.masks(fields[0]), windows)
 
 
-def _changed(before: dict[int, Box], now: dict[int, Box], touched: set[int]) -> list[Box]:
+def shapes_of(viewer: Any) -> list[Boxes]:
+    """What tells whether the cell layers of a viewer show other outlines than before; compare by `same_shapes`."""
+    return [tag(layer)["boxes"] for layer in viewer.layers if tag(layer).get("role") == "cells"]
+
+
+def same_shapes(before: Sequence[Boxes], now: Sequence[Boxes]) -> bool:
+    """Whether no cell layer came, went or was drawn anew between two calls of `shapes_of`."""
+    return len(before) == len(now) and all(one is other for one, other in zip(before, now, strict=True))
+
+
+def _changed(before: Boxes, now: Boxes, touched: npt.NDArray[np.int64]) -> list[Box]:
     """Boxes around all that came, went, moved or was touched, as it was and as it is."""
-    values = {value for value in before.keys() | now.keys() if before.get(value) != now.get(value)} | touched
-    boxes = (boxes[value] for value in sorted(values) for boxes in (before, now) if value in boxes)
-    return list(dict.fromkeys(boxes))
+    both = np.zeros((2, max(len(before), len(now)), 4), dtype=np.int32)
+    both[0, : len(before)], both[1, : len(now)] = before, now
+    other = (both[0] != both[1]).any(axis=1)
+    other[touched] = True
+    found = both[:, other].reshape(-1, 4)
+    return [(y0, x0, y1, x1) for y0, x0, y1, x1 in np.unique(found, axis=0).tolist() if y0 < y1]
 
 
 def _repaint(layer: Labels, masks: FieldMasks, windows: Sequence[Box]) -> None:

@@ -8,25 +8,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
 
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.atomic import disk_errors
-from napari_dinobloom.io.labelimage import write_label_tiff
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.progress import Progress, Steps
+from napari_dinobloom.progress import Steps
 from napari_dinobloom.report.counting import Specimen
 from napari_dinobloom.ui import jobs, study_job, workers
 from napari_dinobloom.ui.images import STUDY_SUFFIX
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
 
+if TYPE_CHECKING:
+    from napari_dinobloom.pipeline.exports import Kind
+
 REPORT = "report.html"
 PLACES = (REPORT, "reports/*.html", "reports-pseudonymous/*.html", "tables/*.csv")
 """What a study holds for people to read, in the order in which it is listed."""
-
-EXPORTS = ("tables", "outlines", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def start_write(session: Session, specimen: Specimen, pages: Pages) -> workers.S
     )
 
 
-def start_export(session: Session, folder: Path, wanted: Sequence[str]) -> workers.StepsWorker | None:
+def start_export(session: Session, folder: Path, wanted: Sequence[Kind]) -> workers.StepsWorker | None:
     """Write tables, outlines or label images of the open study, as it is now, into a new folder in `folder`."""
 
     def done(written: tuple[Path, list[Path]]) -> None:
@@ -147,24 +148,15 @@ def _iter_write(study: Study, specimen: Specimen, pages: Pages) -> Steps[tuple[t
     return problems + made.problems
 
 
-def _iter_export(study: Study, parent: Path, wanted: tuple[str, ...]) -> Steps[tuple[Path, list[Path]]]:
+def _iter_export(study: Study, parent: Path, wanted: tuple[Kind, ...]) -> Steps[tuple[Path, list[Path]]]:
     """Write what is wanted into a new folder, one kind after the other."""
-    from napari_dinobloom.pipeline.results import write_outlines, write_tables
+    from napari_dinobloom.pipeline.exports import iter_export
     from napari_dinobloom.pipeline.settings import resolve
 
     if not wanted:
         raise InputError(text("report.why.nothing"))
     folder = _new_folder(parent, f"{study.path.name.removesuffix(STUDY_SUFFIX)}-export")
-    paths: list[Path] = []
-    for done, kind in enumerate(wanted):
-        yield Progress(done, len(wanted), text(f"report.{kind}"))
-        if kind == "tables":
-            paths += write_tables(study, resolve(study.settings, {}), folder)
-        elif kind == "outlines":
-            paths += write_outlines(study, folder)
-        else:
-            paths += yield from _iter_labels(study, folder)
-    return folder, paths
+    return folder, (yield from iter_export(study, resolve(study.settings, {}), folder, wanted))
 
 
 def _new_folder(parent: Path, name: str) -> Path:
@@ -177,14 +169,3 @@ def _new_folder(parent: Path, name: str) -> Path:
                 folder.mkdir()
                 break
     return folder
-
-
-def _iter_labels(study: Study, folder: Path) -> Steps[list[Path]]:
-    """Write a label image of each field."""
-    fields = [record for record in study.fields if record.status == "ok"]
-    paths = []
-    for done, record in enumerate(fields):
-        yield Progress(done, len(fields), record.id)
-        shape = (record.height, record.width)
-        paths.append(write_label_tiff(study.masks(record.id), shape, folder / f"{record.id}-cells.tif"))
-    return paths

@@ -27,13 +27,12 @@ def real_fields() -> list[LayerData]:
     """
     import numpy as np
 
-    from napari_dinobloom.io.locations import home
     from napari_dinobloom.io.sample import iter_fetch_real
     from napari_dinobloom.io.smear import read_smear
     from napari_dinobloom.ui.texts import text
     from napari_dinobloom.ui.workers import finish
 
-    files = finish(text("sample.fetching"), lambda: iter_fetch_real(home() / "sample"))
+    files = finish(text("sample.fetching"), iter_fetch_real)
     stack = np.stack([np.asarray(read_smear(file).image) for file in files])
     return [(stack, _image_meta(text("sample.real"), None), "image")]
 

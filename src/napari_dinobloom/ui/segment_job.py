@@ -44,6 +44,8 @@ class SegmentSettings:
         Whether the user accepted the licence of the segmenter just now.
     crops : dict
         Settings of the crops, as `napari_dinobloom.pipeline.RunSettings` names them.
+    search : str
+        Where cells of a whole slide are sought: ``monolayer`` or ``all``.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class SegmentSettings:
     labels: Any
     accept_licence: bool
     crops: dict[str, Any]
+    search: str = "monolayer"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +120,7 @@ def iter_cells(image: SmearImage, settings: SegmentSettings) -> Steps[SegmentRes
             return gather(study, files, image, [text("edit.why.held", name=study.name, holder=study.held_by)])
         study.close()
     asked = {"pixel_size_um": settings.pixel_size_um, "segmenter": settings.segmenter, **settings.crops}
-    asked["accept_licence"] = settings.accept_licence
+    asked |= {"accept_licence": settings.accept_licence, "search": settings.search}
     if settings.segmenter == "labels":
         asked["segmenter"] = bring(settings.labels, files, settings.folder)
     outcome = yield from iter_outcome(files, settings.folder, until="crop", **asked)

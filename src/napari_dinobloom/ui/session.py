@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from psygnal import EventedModel
-from pydantic import ConfigDict, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.study import Study
@@ -68,6 +68,8 @@ class Session(EventedModel):
         Key of the chosen gate; empty for none.
     gates_revision : int
         Grows when the tree of gates has changed, by an act or its undoing; `ui.gating` has the tree.
+    groups_revision : int
+        Grows when the known groups of patients have changed, by an act or its undoing; `ui.patients` has them.
     reader : str
         Who names cells here, as the journal has it; empty for the user of this machine.
     blind : bool
@@ -82,6 +84,13 @@ class Session(EventedModel):
         What the last run found in the image it was started on.
     revision : int
         Grows when the cells have changed, by a run or an act of a person, and the layers show them.
+    choices : dict
+        What windows were set to, by window: how the gallery is sorted, say. Set by `Session.keep`, and set anew when a
+        study comes back as it was left (`ui.view_state`).
+    leaving : int
+        Grows when the open study is about to be closed, while all is as it was.
+    as_left : bool
+        Whether the open study is to come back as it was left, as one that a person opens; set before `study`.
     notes : tuple of str
         What the last segmentation wants people to know, beside what the study keeps of each field.
     """
@@ -99,6 +108,7 @@ class Session(EventedModel):
     population: str = ""
     gate: str = ""
     gates_revision: int = 0
+    groups_revision: int = 0
     reader: str = ""
     blind: bool = False
     job: Job | None = None
@@ -106,6 +116,9 @@ class Session(EventedModel):
     message: str = ""
     result: Any = None
     revision: int = 0
+    choices: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    leaving: int = 0
+    as_left: bool = True
     notes: tuple[str, ...] = ()
 
     def part(self, name: str, make: Callable[[], Any]) -> Any:
@@ -113,6 +126,10 @@ class Session(EventedModel):
         if name not in self._parts:
             self._parts[name] = make()
         return self._parts[name]
+
+    def keep(self, window: str, **chosen: Any) -> None:
+        """Keep what a window is set to, plain values, so that it comes back with the study."""
+        self.choices = {**self.choices, window: {**self.choices.get(window, {}), **chosen}}
 
     def select(self, *cell_ids: str) -> None:
         """Select these cells and look at the last of them; nothing is selected when there are none."""
@@ -126,11 +143,15 @@ class Session(EventedModel):
         self.focus = cell_ids[0] if cell_ids else ""
         self.shown = cell_ids
 
-    def show(self, study: Study) -> None:
-        """Make `study` the open one and close the one before; a selection that it does not hold goes."""
+    def show(self, study: Study, *, as_left: bool = True) -> None:
+        """Make `study` the open one and close the one before; a selection that it does not hold goes.
+
+        A job that opens a study to bring what it found into the present view asks for it not `as_left`.
+        """
         if study is self.study:
             return
         self.close_study()
+        self.as_left = as_left
         self.study = study
         recent.remember(study.path)
 
@@ -139,13 +160,16 @@ class Session(EventedModel):
         study = self.study
         if study is None:
             return
-        self.select()
-        self.shown = ()
-        self.hover = ""
-        self.gate = self.population = ""
-        self.notes = ()
-        self.study = None
-        _close(study)
+        try:
+            self.leaving += 1
+            self.select()
+            self.shown = ()
+            self.hover = ""
+            self.gate = self.population = ""
+            self.notes = ()
+        finally:  # whatever a listener does, the lock is given back
+            _close(study)  # first: who hears that it is closed may open it again
+            self.study = None
 
 
 def _close(study: Study) -> None:

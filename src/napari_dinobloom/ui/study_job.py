@@ -18,10 +18,11 @@ from napari.utils.notifications import show_info, show_warning
 from napari_dinobloom.errors import DinoBloomError, StudyError
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.study_copy import iter_copy_study
+from napari_dinobloom.io.view import recall_view
 from napari_dinobloom.progress import Progress, Steps
 from napari_dinobloom.ui import jobs, layers, preferences, reader, workers
 from napari_dinobloom.ui.images import STUDY_SUFFIX, tag
-from napari_dinobloom.ui.opening import iter_open
+from napari_dinobloom.ui.opening import iter_open, remove_layers
 from napari_dinobloom.ui.session import Session, viewer_of
 from napari_dinobloom.ui.texts import text
 
@@ -56,12 +57,16 @@ def start_open(viewer: Any, session: Session, folder: Path) -> workers.StepsWork
     Returns
     -------
     StepsWorker or None
-        None when another job is under way, or the study is open already, which is said.
+        None when another job is under way, or the study is open already, which is said; one that could only be
+        looked at is opened anew.
     """
+    shown = _shown(viewer, folder)
     if session.study is not None and session.study.path == folder.resolve():
-        show_info(text("study.already_open", name=session.study.name))
-        return None
-    return _start(viewer, session, text("job.open"), _iter_open(folder, _shown(viewer, folder)))
+        if not session.study.read_only:
+            show_info(text("study.already_open", name=session.study.name))
+            return None
+        shown = set()  # its layers go with it
+    return _start(viewer, session, text("job.open"), _iter_open(folder, shown))
 
 
 def start_create(
@@ -166,11 +171,15 @@ def start_steps(
         built, problems = outcome.result
         session.message = text("study.done_but", count=len(problems)) if problems else text("study.done")
         taken(list(inputs))
-        _add(live, built)
+        if lost and live is not None:  # they may have been found again
+            remove_layers(live, study.path)
+        else:
+            _add(live, built)
         for name, problem in problems[:3]:
             show_warning(problem if name in problem else f"{name}: {problem}")
-        _bring_up_to_date(session, {record.id for record in study.fields})
+        _bring_up_to_date(session, set() if lost else {record.id for record in study.fields})
 
+    lost = bool(inputs) and _lost(viewer, study)
     if not study.settings:  # it was never run: what the user's preferences propose
         proposed = preferences.preferences()
         asked = {"encoder": proposed.encoder, "device": proposed.device, **asked}
@@ -209,12 +218,6 @@ def close(viewer: Any, session: Session) -> None:
     session.close_study()
 
 
-def remove_layers(viewer: Any, folder: Path) -> None:
-    """Take our layers of a study out of the viewer."""
-    for layer in [layer for layer in viewer.layers if tag(layer).get("study") == str(folder)]:
-        viewer.layers.remove(layer)
-
-
 def _start(viewer: Any, session: Session, title: str, steps: Steps[Opened]) -> workers.StepsWorker | None:
     """Run a job whose result is an open study with the layers to show; a refused one is closed again."""
     gone = weakref.ref(getattr(viewer, "__wrapped__", viewer))
@@ -245,7 +248,7 @@ def _iter_open(folder: Path, shown: set[str]) -> Steps[Opened]:
     """Open a study and build the layers of the fields that are not shown yet."""
     study = yield from iter_open(folder)
     try:
-        return study, _layers(study, shown)
+        return study, _layers(study, shown | set(recall_view(study).closed))
     except BaseException:
         study.close()
         raise
@@ -288,6 +291,18 @@ def _shown(viewer: Any, folder: Path) -> set[str]:
     marks = (tag(layer) for layer in viewer.layers)
     ours = [mark for mark in marks if mark.get("role") == "cells" and mark.get("study") == str(folder.resolve())]
     return {field for mark in ours for field in mark["fields"]}
+
+
+def _lost(viewer: Any, study: Study) -> bool:
+    """Whether fields of a study are shown without their pictures, which are not where they were."""
+    marks = [mark for mark in map(tag, viewer.layers) if mark.get("study") == str(study.path)]
+    pictured = {field for mark in marks if mark.get("role") == "image" for field in mark["fields"]}
+    try:
+        for field in sorted(_shown(viewer, study.path) - pictured)[:1]:
+            study.locate(field)
+    except StudyError:
+        return True
+    return False
 
 
 def _add(viewer: Any, built: Sequence[LayerData]) -> None:

@@ -105,8 +105,9 @@ class StepsWorker(WorkerBase):
             finished, result = self._drain()
         except Exception as error:
             failure = explain(self._task.title, error)
+            # Not raised: with PySide6, napari 0.9 cannot take its own signal of an error, and says so to the user.
             self.ended.emit(Outcome("failed", time.monotonic() - begun, error=failure))
-            raise failure from error
+            return
         status: Literal["done", "cancelled"] = "done" if finished else "cancelled"
         if not finished:
             self.aborted.emit()
@@ -148,18 +149,23 @@ class _Bar(cancelable_progress):
         self.set_description(step_title(report.step) or report.message)
 
 
-def explain(title: str, error: Exception) -> DinoBloomError:
-    """Return `error` as one that tells the user what to do; errors that do so already come back as they are."""
+def explain(title: str, error: Exception, unexpected: str = "error.unexpected") -> DinoBloomError:
+    """Return `error` as one that tells the user what to do; errors that do so already come back as they are.
+
+    What no rule fits has the text of the key `unexpected`.
+    """
     if isinstance(error, DinoBloomError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         message = text("error.disk_full", folder=error.filename or "")
     elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         message = text("error.permission", folder=error.filename or "")
+    elif isinstance(error, FileNotFoundError):
+        message = text("error.gone", path=error.filename or "")
     elif isinstance(error, MemoryError):
         message = text("error.memory")
     else:
-        message = text("error.unexpected", title=title, kind=type(error).__name__, error=error)
+        message = text(unexpected, title=title, kind=type(error).__name__, error=error)
     explained = JobError(message)
     explained.__cause__ = error
     return explained
@@ -173,6 +179,7 @@ def start(
     *args: Any,
     on_end: Callable[[Outcome[T]], None],
     notify: bool = True,
+    before: Callable[[], object] = lambda: None,
     **kwargs: Any,
 ) -> StepsWorker | None:
     """Run a generator in a second thread as the one job of `session`.
@@ -189,6 +196,8 @@ def start(
         Called on the main thread with the `Outcome`, after the job was cleared and any error shown.
     notify : bool
         Whether an error becomes a notification here; else `on_end` has to say it.
+    before : callable
+        Called when the job is that of the session, before its first step: nothing else can begin in between.
 
     Returns
     -------
@@ -219,7 +228,13 @@ def start(
     worker.yielded.connect(report)
     worker.ended.connect(end)
     session.job = Job(title, worker.quit)
-    worker.start()
+    try:
+        before()
+        worker.start()
+    except BaseException:  # else the session would be busy for ever
+        bar.close()
+        session.job = None
+        raise
     return worker
 
 

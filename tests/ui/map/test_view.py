@@ -264,3 +264,20 @@ def test_an_empty_session_says_what_to_do(make_map) -> None:
     shown.session.close_study()
     assert shown.view.empty.isVisible()
     assert not shown.view.canvas.isVisible()
+
+
+def test_axes_that_stood_in_for_a_map_go_when_it_comes(make_map) -> None:
+    shown = make_map()
+    cells = shown.study.cells
+    spots = cells.obsm["X_umap"]
+    del cells.obsm["X_umap"]
+    shown.study.save_cells(cells)
+    shown.session.revision += 1
+    assert not {"umap_1", "umap_2"} & set(shown.session.axes)
+    shown.study.cells.obsm["X_umap"] = spots
+    shown.study.save_cells(shown.study.cells)
+    shown.session.revision += 1
+    assert shown.session.axes == ("umap_1", "umap_2")
+    shown.session.axes = ("area_px", "confidence")  # chosen, not a stand-in
+    shown.session.revision += 1
+    assert shown.session.axes == ("area_px", "confidence")

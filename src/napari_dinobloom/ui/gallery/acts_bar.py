@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_dinobloom.ui.gallery.delegate import REVIEWED
 from napari_dinobloom.ui.gallery.naming import ACTS, Naming
@@ -38,15 +38,19 @@ class ActsBar(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        column.addWidget(self.reviewed)
-        column.addWidget(self.bar)
+        review = QHBoxLayout()
+        review.addWidget(self.reviewed)
+        review.addWidget(self.bar, 1)
+        column.addLayout(review)
         column.addLayout(grid)
 
     def count(self, seen: int, every: int) -> None:
         """Show how many of the cells on show are reviewed."""
         self.reviewed.setText(text("gallery.reviewed", seen=seen, count=every))
+        self.bar.setUpdatesEnabled(False)  # else Qt draws all that waits to be drawn in the window here and now
         self.bar.setRange(0, max(every, 1))
         self.bar.setValue(seen)
+        self.bar.setUpdatesEnabled(True)
         self.setVisible(every > 0)
 
     def refresh(self) -> None:

@@ -22,6 +22,7 @@ from napari_dinobloom.cells.taxonomy import describe
 from napari_dinobloom.io.journal import user
 from napari_dinobloom.ui.gallery.choice import KINDS, Choice
 from napari_dinobloom.ui.gallery.sheet import ATTENTION
+from napari_dinobloom.ui.gallery.thumbnails import SIDE
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
 
@@ -60,7 +61,7 @@ class ChoiceBar(QWidget):
         self.turn.setAccessibleName(text("gallery.turn"))
         self.side = QSlider(Qt.Orientation.Horizontal)
         self.side.setRange(0, len(SIDES) - 1)
-        self.side.setValue(SIDES.index(96))
+        self.side.setValue(SIDES.index(SIDE))
         self.side.setPageStep(1)
         self.side.setToolTip(tip("gallery.size"))
         self.side.setAccessibleName(text("gallery.size"))
@@ -104,6 +105,15 @@ class ChoiceBar(QWidget):
             for key in keys:
                 self.sort.addItem(_order(key), key)
             self.sort.setCurrentIndex(max(self.sort.findData(before), 0))
+
+    def take(self, sort: object, turned: object, side: object) -> None:
+        """Choose an order and a size, where they are offered."""
+        if isinstance(sort, str) and (at := self.sort.findData(sort)) >= 0:
+            self.sort.setCurrentIndex(at)
+        if isinstance(turned, bool):
+            self.turn.setChecked(turned)
+        if isinstance(side, int) and side in SIDES:
+            self.side.setValue(SIDES.index(side))
 
     def zoom(self, steps: int) -> None:
         """Make thumbnails larger or smaller."""

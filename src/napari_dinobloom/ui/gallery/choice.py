@@ -69,6 +69,14 @@ class Choice:
         return masks.get(self.kind, np.ones(len(sheet), dtype=bool))
 
 
+def choice_of(kept: object) -> Choice | None:
+    """The choice that was kept as (kind, name); None where it is none."""
+    if not (isinstance(kept, list | tuple) and len(kept) == 2 and all(isinstance(one, str) for one in kept)):
+        return None
+    kind, name = kept
+    return Choice(kind, name) if kind in (*KINDS, "class") and bool(name) == (kind == "class") else None
+
+
 @dataclass(frozen=True, slots=True)
 class Sorting:
     """In which order cells are shown.

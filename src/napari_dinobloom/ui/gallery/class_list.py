@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
     QHBoxLayout,
-    QLabel,
     QListWidget,
     QListWidgetItem,
     QPushButton,
@@ -47,8 +46,6 @@ class ClassList(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.title = QLabel(text("gallery.classes"))
-        self.title.setStyleSheet("font-weight: bold")
         self.list = QListWidget()
         self.list.setToolTip(tip("gallery.classes"))
         self.list.setAccessibleName(text("gallery.classes"))
@@ -81,18 +78,17 @@ class ClassList(QWidget):
         self._filling = False
 
     def _lay_out(self) -> None:
-        """Title, list, and the field for other classes with its buttons."""
+        """List, and the field for other classes with its buttons."""
         buttons = QHBoxLayout()
         for button in (self.assign, self.add, self.remove):
             buttons.addWidget(button)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        column.addWidget(self.title)
         column.addWidget(self.list, 1)
         column.addWidget(self.more)
         column.addLayout(buttons)
-        self.list.setMinimumHeight(4 * (self.fontMetrics().height() + 8))
+        self.list.setMinimumHeight(3 * (self.fontMetrics().height() + 8))
 
     def names(self) -> list[str]:
         """Classes in their order; the first nine have a key."""

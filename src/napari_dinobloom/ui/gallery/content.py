@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_dinobloom.ui.gallery.choice import Choice, Sorting
 from napari_dinobloom.ui.gallery.model import NONE, GalleryModel
 from napari_dinobloom.ui.gallery.sheet import Bools, Rows, Sheet, read_sheet
-from napari_dinobloom.ui.gallery.thumbnails import Thumbnails
+from napari_dinobloom.ui.gallery.thumbnails import SIDE, Thumbnails
 from napari_dinobloom.ui.session import Session
 
 BOX = ["y0", "x0", "y1", "x1"]
@@ -45,7 +45,7 @@ class Content(QObject):
         super().__init__(parent)
         self._session, self._model, self._thumbnails = session, model, thumbnails
         self.choice, self.sorting = Choice(), Sorting()
-        self.side = 96  # device pixels of a thumbnail
+        self.side = SIDE  # device pixels of a thumbnail
         self._boxes: Any = None
         self._own = False
         self._picked: tuple[str, ...] = session.selected

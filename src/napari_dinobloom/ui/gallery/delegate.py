@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe
 from napari_dinobloom.ui.gallery.model import GalleryModel
-from napari_dinobloom.ui.gallery.thumbnails import Thumbnails
+from napari_dinobloom.ui.gallery.thumbnails import SIDE, Thumbnails
 from napari_dinobloom.ui.map.colouring import Colouring, hexed
 
 BORDER = 3
@@ -50,7 +50,7 @@ class TileDelegate(QStyledItemDelegate):
     def __init__(self, thumbnails: Thumbnails, parent: Any = None) -> None:
         super().__init__(parent)
         self._thumbnails = thumbnails
-        self.side = 96
+        self.side = SIDE
         self.palette: Mapping[str, str] = {}
         self.shades: Colouring | None = None
         self.hover = ""

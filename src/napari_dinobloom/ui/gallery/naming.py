@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 from napari.utils.notifications import show_warning
 
-from napari_dinobloom.io.journal import user
-from napari_dinobloom.report.agreement import standing
 from napari_dinobloom.ui.correction import Correction
 from napari_dinobloom.ui.gallery.content import Content
 from napari_dinobloom.ui.gallery.link import SelectionLink
@@ -57,16 +55,8 @@ class Naming:
         if (why := self._correction.why_not(key)) and why != text("edit.why.select"):
             return why
         if act in ("undo", "redo"):
-            return self._why_blind() if act == "undo" else ""
-        return "" if self._view.any_chosen else text("gallery.why.select")
-
-    def _why_blind(self) -> str:
-        """Why the last act is not taken back by somebody who must not know it; empty when it may."""
-        study, reader = self._session.study, self._session.reader or user()
-        if study is None or not self._session.blind:
             return ""
-        done = standing(study.acts)
-        return text("gallery.why.others") if done and done[-1].who != reader else ""
+        return "" if self._view.any_chosen else text("gallery.why.select")
 
     def do(self, act: str) -> None:
         """Do what a key stands for: a digit, or one of `ACTS`."""

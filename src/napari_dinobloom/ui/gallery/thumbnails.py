@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtGui import QGuiApplication, QImage, QPixmap
 
 from napari_dinobloom.errors import DinoBloomError
 from napari_dinobloom.io.study import Study
@@ -23,6 +23,9 @@ BATCH = 24
 
 ROOM = 96 * 2**20
 """Bytes of pictures that are kept."""
+
+SIDE = 72
+"""Pixels of a thumbnail at first: a small laptop shows three rows of them beside an image."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +60,7 @@ class Thumbnails(QObject):
         super().__init__(parent)
         self._study: Study | None = None
         self._reader: CropReader | None = None
-        self._side = 96
+        self._side = SIDE
         self._number = 0
         self._kept: OrderedDict[str, QPixmap | None] = OrderedDict()
         self._wanted: list[str] = []
@@ -74,7 +77,11 @@ class Thumbnails(QObject):
         return len(self._kept)
 
     def show(self, study: Study | None, side: int) -> None:
-        """Make thumbnails of this study, of `side` pixels; the old ones are forgotten where one of both is new."""
+        """Make thumbnails of this study, of `side` pixels; the old ones are forgotten where one of both is new.
+
+        They have as many pixels as the finest screen shows.
+        """
+        side = round(side * QGuiApplication.instance().devicePixelRatio())  # type: ignore[union-attr]
         if study is not self._study or side != self._side:
             self._study, self._side = study, side
             self.forget()

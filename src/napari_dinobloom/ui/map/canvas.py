@@ -81,6 +81,10 @@ class Pointer(Protocol):
 
 
 CLICK_RADIUS = 4
+ORDER = ("raster", "points", "halo", "lines", "selected", "hover", "handles", "drawn", "labels")
+"""What is drawn, the lowest first."""
+WIDTHS = {"halo": 4.5, "lines": 1.8, "drawn": 2.0}
+"""Of lines, in pixels."""
 MANY_MARKS = 16
 """More rings or handles than this are smaller, so that the cells stay in sight."""
 
@@ -109,20 +113,9 @@ class MapCanvas(QWidget):
         self.view = self._grid.add_view(row=0, col=1)
         self.view.camera = scene.PanZoomCamera(aspect=1)
         self._axes = [self._axis("left", 0, 0, 44), self._axis("bottom", 1, 1, 28)]
-        self._raster = scene.visuals.Image(np.zeros((2, 2, 4), np.float32), parent=self.view.scene, method="subdivide")
-        self._raster.set_gl_state("translucent", depth_test=False)
-        self._raster.visible = False
         self.points = Points(parent=self.view.scene)
-        self._marks = {name: scene.visuals.Markers(parent=self.view.scene) for name in ("selected", "hover", "handles")}
-        self._halo = self._line(4.5)
-        self._lines = self._line(1.8)
-        self._drawn = self._line(2.0)
-        self._labels = scene.visuals.Text(parent=self.view.scene, font_size=8, bold=True, anchor_y="top")
-        for order, visual in enumerate((self._raster, self.points, self._halo, self._lines, *self._marks.values())):
-            visual.order = order
-        self._drawn.order, self._labels.order = 20, 21
-        for visual in (self._halo, self._lines, self._drawn, self._labels, *self._marks.values()):
-            visual.visible = False
+        self.points.order = ORDER.index("points")
+        self._made: dict[str, Any] = {}
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(SETTLED)
@@ -147,7 +140,8 @@ class MapCanvas(QWidget):
         """Draw with the colours of a theme."""
         self._ink = ink
         self._scene.bgcolor = ink.paper
-        self._labels.color = ink.text
+        if "labels" in self._made:
+            self._made["labels"].color = ink.text
         for axis in self._axes:
             axis.axis.text_color = axis.axis.axis_color = axis.axis.tick_color = ink.text
         self._scene.update()
@@ -191,32 +185,27 @@ class MapCanvas(QWidget):
                 joined.append(np.arange(len(line)) < len(line) - 1)
         points, inks, connect = np.vstack(positions), np.vstack(colours), np.concatenate(joined)
         shown = len(points) > 1
-        self._halo.visible = self._lines.visible = shown
-        if shown:
-            self._halo.set_data(pos=points, color=rgba(self._ink.halo, 0.55), connect=connect)
-            self._lines.set_data(pos=points, color=inks, connect=connect)
+        for name, painted in (("halo", np.array(rgba(self._ink.halo, 0.55))), ("lines", inks)):
+            if visual := self._visual(name, visible=shown):
+                visual.set_data(pos=points, color=painted, connect=connect)
         labelled = [shape for shape in shapes if shape.label]
-        self._labels.visible = bool(labelled)
-        if labelled:
-            self._labels.text = [shape.label for shape in labelled]
-            self._labels.pos = np.array([(*shape.place, 0.0) for shape in labelled], np.float32)
+        if labels := self._visual("labels", visible=bool(labelled)):
+            labels.text = [shape.label for shape in labelled]
+            labels.pos = np.array([(*shape.place, 0.0) for shape in labelled], np.float32)
         self._scene.update()
 
     def set_drawing(self, line: npt.NDArray[np.float64], colour: str) -> None:
         """Show the line of a region in the making; an empty one for none."""
-        self._drawn.visible = len(line) > 1
-        if len(line) > 1:
+        if drawn := self._visual("drawn", visible=len(line) > 1):
             known = np.isfinite(line[:, 0])
             connect = known & np.append(known[1:], False)
-            self._drawn.set_data(pos=np.nan_to_num(line), color=rgba(colour, 1.0), connect=connect)
+            drawn.set_data(pos=np.nan_to_num(line), color=rgba(colour, 1.0), connect=connect)
         self._scene.update()
 
     def mark(self, name: str, points: npt.NDArray[Any]) -> None:
         """Put rings ("selected", "hover") or squares ("handles") at some points, (k, 2)."""
-        visual = self._marks[name]
         known = points[np.isfinite(points).all(axis=1)] if len(points) else points
-        visual.visible = bool(len(known))
-        if len(known):
+        if visual := self._visual(name, visible=bool(len(known))):
             handle, many = name == "handles", name != "hover" and len(known) > MANY_MARKS
             face = rgba(self._ink.paper, 0.9) if handle else (0, 0, 0, 0)
             visual.set_data(
@@ -296,10 +285,28 @@ class MapCanvas(QWidget):
 
     # Within
 
-    def _line(self, width: float) -> Any:
-        line = scene.visuals.Line(np.zeros((2, 2)), width=width, parent=self.view.scene, method="gl", antialias=True)
-        line.set_gl_state("translucent", depth_test=False)
-        return line
+    def _visual(self, name: str, *, visible: bool) -> Any:
+        """Show or hide a visual, made when it is shown first; return it, None where it is hidden."""
+        if visible and name not in self._made:
+            self._made[name] = self._new(name)
+            self._made[name].order = ORDER.index(name)
+        if name in self._made:
+            self._made[name].visible = visible
+        return self._made[name] if visible else None
+
+    def _new(self, name: str) -> Any:
+        """Make a visual: each takes some ten milliseconds, in which no window is drawn."""
+        place, visuals = self.view.scene, scene.visuals
+        if name == "labels":
+            return visuals.Text(parent=place, font_size=8, bold=True, anchor_y="top", color=self._ink.text)
+        if name == "raster":
+            made = visuals.Image(np.zeros((2, 2, 4), np.float32), parent=place, method="subdivide")
+        elif name in WIDTHS:
+            made = visuals.Line(np.zeros((2, 2)), width=WIDTHS[name], parent=place, method="gl", antialias=True)
+        else:
+            return visuals.Markers(parent=place)
+        made.set_gl_state("translucent", depth_test=False)
+        return made
 
     def _axis(self, side: str, row: int, col: int, size: int) -> Any:
         axis = scene.AxisWidget(orientation=side, tick_font_size=7, font_size=8, axis_label_margin=size - 12)
@@ -317,7 +324,8 @@ class MapCanvas(QWidget):
             rows = rows[inside]
             codes_only = False
         dense = len(rows) > MOST_POINTS
-        self._raster.visible, self.points.visible = dense, not dense
+        self._visual("raster", visible=dense)
+        self.points.visible = not dense
         if dense:
             self._draw_densities(rows)
         else:
@@ -331,9 +339,10 @@ class MapCanvas(QWidget):
     def _draw_densities(self, rows: npt.NDArray[np.int64]) -> None:
         rect = self.in_view
         picture = density(self._places[rows], self._codes[rows], self._table, rect, RASTER)
-        self._raster.set_data(picture)
+        raster = self._made["raster"]
+        raster.set_data(picture)
         width, height = (rect[2] - rect[0]) / RASTER[1], (rect[3] - rect[1]) / RASTER[0]
-        self._raster.transform = scene.transforms.STTransform(scale=(width, height), translate=rect[:2])
+        raster.transform = scene.transforms.STTransform(scale=(width, height), translate=rect[:2])
 
     def _listen(self) -> None:
         events = self._scene.events

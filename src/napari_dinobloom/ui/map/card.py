@@ -66,7 +66,7 @@ class Card(QFrame):
         crop = self._crop(cell)
         self.picture.setText("" if crop is not None else text("map.no_picture"))
         if crop is not None:
-            self.picture.setPixmap(pixmap(crop, SIDE))
+            self.picture.setPixmap(pixmap(crop, SIDE, self.devicePixelRatioF()))
         self.line.setText(caption(row))
         self.adjustSize()
         self._place()

@@ -14,7 +14,7 @@ from napari_dinobloom.ui.texts import text, tip
 
 SWATCH = 11
 WIDEST = 230
-"""Pixels; longer names are shortened in the middle."""
+"""Pixels that it gets where there is room; longer names are shortened in the middle."""
 KEY = Qt.ItemDataRole.UserRole
 FLAGS = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsSelectable
 
@@ -63,7 +63,6 @@ class Legend(QWidget):
         for part in (self._scale, self.list, self.all):
             layout.addWidget(part)
         layout.addStretch(1)
-        self.setMaximumWidth(WIDEST)
 
     def fill(self, colouring: Colouring) -> None:
         """Show the lines of a colouring; categories that are still there stay switched off."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QSplitter, QVBoxLayout, QWidget
 
 from napari_dinobloom.explore.gates.base import Gate, GateError, Mask, column
@@ -21,7 +22,7 @@ from napari_dinobloom.ui.map.canvas import GateShape, MapCanvas
 from napari_dinobloom.ui.map.card import Card
 from napari_dinobloom.ui.map.hand import DRAWN, Hand
 from napari_dinobloom.ui.map.ink import DARK, LIGHT
-from napari_dinobloom.ui.map.legend import Legend
+from napari_dinobloom.ui.map.legend import WIDEST, Legend
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
 
@@ -54,8 +55,10 @@ class MapView(QWidget):
         self.table = pd.DataFrame()
         self.drawable: Mask = np.zeros(0, bool)
         self.counted: Mask = np.zeros(0, bool)
+        self._drawn: Mask = self.drawable  # as the canvas has it
         self._places: npt.NDArray[np.float32] = np.zeros((0, 2), np.float32)
         self._shown_axes: tuple[object, ...] = ()
+        self._stand_in: tuple[str, ...] = ()  # axes that were taken as there was no map
         self._colouring = colouring.Colouring(np.zeros(0, np.uint16), np.ones((1, 4), np.float32))
         self.canvas = MapCanvas()
         self.card = Card(self.canvas)
@@ -101,6 +104,11 @@ class MapView(QWidget):
         self.tool_changed: Callable[[], None] = lambda: None
         self._on_theme()
         self.reload()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Leave two thirds of the width to the map."""
+        super().resizeEvent(event)
+        self.legend.setMaximumWidth(min(self.width() // 3, WIDEST))
 
     def _empty(self) -> QWidget:
         """What stands in place of the map as long as there is none."""
@@ -199,12 +207,18 @@ class MapView(QWidget):
         except GateError as error:
             self.say(str(error))
             return
-        self._places = np.column_stack(values).astype(np.float32)
+        places = np.column_stack(values).astype(np.float32)
+        shown = (self.session.study, self.axes, self.table.attrs.get("projection"))
+        same = shown == self._shown_axes and np.array_equal(places, self._places, equal_nan=True)
+        if same and np.array_equal(self.drawable, self._drawn):  # only what is known of the cells has changed
+            self.refresh_colours()
+            self.refresh_gates()
+            return
+        self._places, self._drawn = places, self.drawable
         self.canvas.set_cells(self._places, self.drawable)
         on_map = all(axis.startswith(OF_MAP) for axis in self.axes)
         self.canvas.set_axes(None if on_map else tuple(map(axis_title, self.axes)), equal=on_map)  # type: ignore[arg-type]
         self.refresh_colours()
-        shown = (self.session.study, self.axes, self.table.attrs.get("projection"))
         if shown != self._shown_axes:
             self._shown_axes = shown
             self.canvas.fit()
@@ -302,10 +316,13 @@ class MapView(QWidget):
     def _choose_axes(self) -> None:
         """Axes that the table has: those of the session, else the map, else the first two measurements."""
         numbers = numeric_columns(self.table)
-        if set(self.session.axes) <= set(numbers):
+        mapped = [axis for axis in numbers if axis.startswith(OF_MAP)]
+        waiting = self.session.axes == self._stand_in and len(mapped) > 1  # for a map, which is there now
+        if set(self.session.axes) <= set(numbers) and not waiting:
             return
-        first = [axis for axis in numbers if axis.startswith(OF_MAP)] or numbers
+        first = mapped or numbers
         if len(first) > 1:
+            self._stand_in = () if mapped else (first[0], first[1])
             with self.session.events.axes.blocked():
                 self.session.axes = (first[0], first[1])
 
@@ -378,7 +395,7 @@ class MapView(QWidget):
 
 def numeric_columns(table: pd.DataFrame) -> list[str]:
     """Columns that cells can be placed by: those of the map first, then other coordinates, then measurements."""
-    numbers = [str(name) for name in table.columns if table[name].dtype.kind in "iuf"]
+    numbers = [str(name) for name, dtype in table.dtypes.items() if dtype.kind in "iuf"]
     return sorted(numbers, key=lambda name: (not name.startswith(OF_MAP), name[-2:-1] != "_"))
 
 

@@ -46,7 +46,7 @@ TEXTS = {
     "embed.pooling.tip": "What of the network’s output describes a cell.",
     "embed.pooling.own": "As its authors do",
     "embed.pooling.class": "Class token",
-    "embed.pooling.class+mean": "Class token and mean patch token",
+    "embed.pooling.class+mean": "Class and mean patch token",
     "embed.memory": "Memory",
     "embed.memory.tip": "The most that the encoder may take. It changes the speed, and no number.",
     "embed.memory.none": "No limit",

@@ -42,6 +42,8 @@ TEXTS = {
     "image.channels": "“{name}” holds its colours as separate planes. Select it, split it "
     "(Layers > Data > Split Stack) and merge the three (Merge to RGB), then choose the result.",
     "image.dims": "“{name}” has {ndim} dimensions besides colour; a smear has two, a stack of fields three.",
+    "image.pictures": "“{name}” are pictures of single cells: nothing is to be found in them. Drop their folder on the "
+    "Study window and tick “Each image is one cell”.",
     "image.empty": "“{name}” is empty.",
     "image.dtype": "“{name}” has values of type {dtype}, which is no colour image.",
     # Results.

@@ -33,6 +33,11 @@ TEXTS = {
     "segment.mask.tip": "Whether other white cells in a crop are painted over with the colour of the background. "
     "The bundled atlas was made without.",
     "segment.mask.box": "Blank out other white cells",
+    "segment.search": "Whole slides",
+    "segment.search.tip": "Where cells of a whole slide are sought: where red cells lie singly, or all over it. "
+    "All larger than 64 megapixels count as such; smaller ones are always searched all over.",
+    "segment.search.monolayer": "Monolayer only",
+    "segment.search.all": "All of the slide",
     "segment.start": "Find cells",
     "segment.start.tip": "Find the white cells of this image and cut them out. What you corrected by hand stays.",
     "segment.why.no_labels": "Choose a labels layer that holds the cells, or another segmenter.",
@@ -92,7 +97,7 @@ TEXTS = {
     "edit.why.no_study": "Find the cells first; then they can be corrected here.",
     "edit.why.no_layer": "The layer with the cells was removed. Press Find cells to see them again.",
     "edit.why.held": "The study “{name}” is open for writing elsewhere ({holder}), so it can only be looked at. "
-    "Close it there, then press Find cells.",
+    "Close it there, then open it here again (window Study).",
     "edit.why.read_only": "The study “{name}” cannot be written, so it can only be looked at.",
     "edit.why.painting": "Apply or discard what you painted first.",
     "edit.why.select": "Select cells first: click them in the image.",

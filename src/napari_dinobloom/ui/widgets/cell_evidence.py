@@ -187,7 +187,7 @@ class CellEvidence(QWidget):
         for one, picture in zip(records, () if found is None else found.pictures, strict=False):
             if picture is not None:
                 label = QLabel()
-                label.setPixmap(pixmap(np.asarray(picture), SIDE))
+                label.setPixmap(pixmap(np.asarray(picture), SIDE, self.devicePixelRatioF()))
                 title = describe(one["class"]).title
                 label.setToolTip(text("classify.near.picture", rank=one["rank"], title=title, distance=one["distance"]))
                 row.addWidget(label)

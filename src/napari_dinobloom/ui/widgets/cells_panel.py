@@ -24,6 +24,10 @@ MOST_NOTES = 4
 """Notes that are shown one by one; the rest is counted."""
 
 
+SAID = ["touches_border", "quality", "excluded", "pixel_size_um", "scale_from"]
+"""Columns of the cell table that the lines are about."""
+
+
 class CellsPanel(QWidget):
     """A few lines about the cells of the session's study that the viewer shows; they follow every act.
 
@@ -67,7 +71,8 @@ class CellsPanel(QWidget):
         if study is None or not shown:
             return
         obs, fields = study.cells.obs, [record for record in study.fields if record.id in shown]
-        here = obs[obs["field"].isin(shown) & ~obs["deleted"].astype(bool)]
+        present = obs["field"].isin(shown).to_numpy() & ~obs["deleted"].to_numpy(bool)
+        here = obs[SAID].take(np.flatnonzero(present))
         scales = here if len(here) else _own_scales(study, fields)
         notes = [*self._session.notes, *(f"{record.id}: {record.problem}" for record in fields if record.problem)]
         lines = (count_line(here), flags_line(here), scale_line(scales), notes_text(notes))
@@ -93,9 +98,9 @@ def count_line(cells: pd.DataFrame) -> str:
 def flags_line(cells: pd.DataFrame) -> str:
     """Say how many cells lie at the border, have a flag of quality or were excluded; empty for none."""
     parts = {"cells.border": int(flag(cells, "touches_border").sum())}
-    quality = cells["quality"].astype(str)
-    for name, number in quality[~quality.isin(("", "ok"))].value_counts().items():
-        parts[f"cells.quality.{name}"] = int(number)
+    for name, number in cells["quality"].value_counts().items():
+        if name not in ("", "ok"):
+            parts[f"cells.quality.{name}"] = int(number)
     parts["cells.excluded"] = int(flag(cells, "excluded").sum())
     titles = {key: TEXTS.get(key, key.rpartition(".")[2].replace("_", " ")) for key in parts}
     return " · ".join(f"{number} {titles[key]}" for key, number in parts.items() if number)
@@ -103,9 +108,12 @@ def flags_line(cells: pd.DataFrame) -> str:
 
 def scale_line(cells: pd.DataFrame) -> str:
     """Say what a pixel measures and how that is known; empty where no cell tells."""
-    known = cells[["pixel_size_um", "scale_from"]].dropna()
+    size_of, source_of = cells["pixel_size_um"].to_numpy(float), cells["scale_from"].to_numpy(object)
     lines = []
-    for source, sizes in known.groupby("scale_from", sort=True)["pixel_size_um"]:
+    for source in sorted(one for one in pd.unique(source_of) if isinstance(one, str)):
+        sizes = size_of[(source_of == source) & np.isfinite(size_of)]
+        if not len(sizes):
+            continue
         low, high = float(sizes.min()), float(sizes.max())
         size = f"{low:.3g}" if np.isclose(low, high, rtol=1e-3) else f"{low:.3g} – {high:.3g}"
         lines.append(text("cells.scale", size=size, source=TEXTS.get(f"cells.scale.{source}", source)))

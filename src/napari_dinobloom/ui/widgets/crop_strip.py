@@ -96,7 +96,7 @@ class CropStrip(QWidget):
             label.deleteLater()
         for at, (cell, crop) in enumerate(zip(cells, crops, strict=False)):
             label = QLabel()
-            label.setPixmap(pixmap(crop, SIDE))
+            label.setPixmap(pixmap(crop, SIDE, self.devicePixelRatioF()))
             label.setToolTip(cell)
             self._row.insertWidget(at, label)
         more = len(self._session.selected) - len(cells)

@@ -26,7 +26,12 @@ COLUMNS = (
     Shown("embed.column.name", lambda row: f"{'● ' if row['active'] else ''}{row['name']}", "name", right=False),
     Shown("embed.column.n", lambda row: f"{row['n']:,}", "n"),
     Shown("embed.column.dim", lambda row: f"{row['dim']}", "dim"),
-    Shown("embed.column.how", lambda row: f"{row['precision']}, {row['device']}, {row['pooling']}", "precision"),
+    Shown(
+        "embed.column.how",
+        lambda row: f"{row['precision']}, {row['device']}, {row['pooling']}",
+        "precision",
+        right=False,
+    ),
 )
 
 

@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QLabel, QSplitter, QTabWidget, QVBoxLayout, QWidget
 from napari_dinobloom.ui.correction import Correction
 from napari_dinobloom.ui.following import Follower
 from napari_dinobloom.ui.gallery.acts_bar import ActsBar
-from napari_dinobloom.ui.gallery.bars import ChoiceBar, ReaderBar
-from napari_dinobloom.ui.gallery.choice import sort_keys
+from napari_dinobloom.ui.gallery.bars import SIDES, ChoiceBar, ReaderBar
+from napari_dinobloom.ui.gallery.choice import choice_of, sort_keys
 from napari_dinobloom.ui.gallery.class_keys import class_keys, keep_class_keys
 from napari_dinobloom.ui.gallery.class_list import ClassList
 from napari_dinobloom.ui.gallery.content import Content
@@ -52,6 +52,7 @@ class GalleryWidget(Column):
     def __init__(self, napari_viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._session = session_of(napari_viewer)
+        self._taking = True  # until what is kept has been chosen
         picker = Picker.of(napari_viewer, self._session)
         follower = Follower.of(napari_viewer, self._session)
         self.at_the_end(picker.detach, follower.detach)
@@ -74,6 +75,8 @@ class GalleryWidget(Column):
         self._connect()
         self.content.side = round(self.view.tiles.side * self.devicePixelRatioF())
         self.content.open()
+        self._taking = False
+        self.take_over()
 
     def _lay_out(self) -> None:
         """Reader above; tabs with thumbnails and classes, and with two readers."""
@@ -123,6 +126,7 @@ class GalleryWidget(Column):
             (self._session.events.selected, self._on_selected),
             (self._session.events.job, self._on_job),
             (self._session.events.colour_by, self._on_colours),
+            (self._session.events.choices, self.take_over),
         ]
         for signal, follow in self._links:
             signal.connect(follow)
@@ -148,6 +152,7 @@ class GalleryWidget(Column):
         study, sheet = self._session.study, self.content.sheet
         names = [] if study is None or sheet is None else class_keys(study, sheet)
         self.classes.fill(names, {} if study is None else study.palette)
+        self.classes.count({} if sheet is None else sheet.tally(self.model.rows))
         self._on_problem("")
 
     def _on_changed(self) -> None:
@@ -160,6 +165,31 @@ class GalleryWidget(Column):
         self.view.scrollToTop()
         self.link.show()
         self._on_renewed()
+        self._keep()
+
+    def _keep(self) -> None:
+        """Keep what is chosen with the study."""
+        shown, sorting = self.content.choice, self.content.sorting
+        side = SIDES[self.choice.side.value()]
+        if self._session.study is not None and not self._taking:
+            self._session.keep(
+                "gallery", show=[shown.kind, shown.name], sort=sorting.key, turned=sorting.turned, side=side
+            )
+
+    def take_over(self, _event: object = None) -> None:
+        """Choose what is kept with the study, as far as there is such a thing."""
+        kept, session = self._session.choices.get("gallery", {}), self._session
+        if self._taking or session.study is None:
+            return
+        self._taking = True
+        try:
+            self.choice.take(kept.get("sort"), kept.get("turned"), kept.get("side"))
+            choice = choice_of(kept.get("show"))
+            if choice is not None and choice != self.content.choice:
+                self.content.choose(choice)
+        finally:
+            self._taking = False
+        self._keep()
 
     def _on_renewed(self) -> None:
         """The same cells have other classes or marks: count again."""
@@ -210,6 +240,7 @@ class GalleryWidget(Column):
         self.thumbnails.show(self._session.study, self.content.side)
         for view in (self.view, self.readers.view):
             view.set_side(side)
+        self._keep()
 
     def _on_problem(self, problem: str) -> None:
         """Say why pictures are missing."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QComboBox,
@@ -22,7 +23,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dinobloom.errors import DinoBloomError
-from napari_dinobloom.explore.gate_comparison import compare_groups, read_groups, write_comparison
+from napari_dinobloom.explore.gate_comparison import compare_groups, write_comparison
+from napari_dinobloom.io.groups import read_groups
 from napari_dinobloom.progress import Progress, Steps
 from napari_dinobloom.ui import workers
 from napari_dinobloom.ui.gating import gating_of
@@ -159,7 +161,8 @@ class GateCompare(QDialog):
 
     def _leave(self, _event: object = None) -> None:
         """Another study is open: its patients are others."""
-        self.done(0)
+        if isalive(self):  # type: ignore[no-untyped-call]  # it is not where napari was closed above it
+            self.done(0)
 
     def done(self, code: int) -> None:
         """Close; what is still computed then goes nowhere."""

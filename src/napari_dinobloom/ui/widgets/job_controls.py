@@ -10,6 +10,9 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBox
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import step_title, text, tip
 
+FAILED = text("status.failed", message="")
+"""Beginning of the message of a job that failed, which no other sentence hides."""
+
 
 class JobControls(QWidget):
     """Two buttons, a line of text and a bar for the one job of a session.
@@ -72,7 +75,8 @@ class JobControls(QWidget):
     def refresh_job(self) -> None:
         """Show whether something is under way."""
         self.refresh_buttons()
-        self.refresh_status()
+        if self._session.job is not None:
+            self.refresh_status()
 
     def refresh_buttons(self) -> None:
         """Let the buttons be pressed when that makes sense, and say why not otherwise."""
@@ -82,22 +86,30 @@ class JobControls(QWidget):
         self.cancel.setEnabled(busy)
         self.cancel.setToolTip(tip("run.cancel") if busy else text("run.why.idle"))
         if not busy:
-            self.refresh_status()
+            self._show_idle(why)
+
+    def _show_idle(self, why: str) -> None:
+        """Show how the last job failed and why none can be started, else how the last one ended."""
+        self.bar.setVisible(False)
+        message = self._session.message
+        failed = message if message.startswith(FAILED) else ""
+        said = "\n".join(filter(None, (failed, why)))
+        self.status.setText(said or message or text("status.ready"))
 
     def refresh_status(self) -> None:
-        """Show the last report of the job; when idle why it cannot be started, else how the last job ended."""
+        """Show the last report of the job; when idle what `_show_idle` says."""
         job, progress = self._session.job, self._session.progress
-        self.bar.setVisible(job is not None)
         if job is None:
-            self.status.setText(self.why_not() or self._session.message or text("status.ready"))
+            self._show_idle(self.why_not())
             return
+        self.bar.setVisible(True)
         if progress is None:
             self.bar.setRange(0, 0)
             self.status.setText(job.title)
             return
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
-        what = ": ".join(part for part in (step_title(progress.step), progress.message) if part)
+        what = ": ".join(part for part in (step_title(progress.step), progress.message) if part) or job.title
         counted = text("status.step", what=what, done=progress.done, total=progress.total)
         self.status.setText(counted if progress.total else what)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import napari
 from qtpy.QtCore import QSize, Qt
@@ -31,6 +30,7 @@ from napari_dinobloom.ui.map.view import MapView, axis_title, numeric_columns
 from napari_dinobloom.ui.picking import Picker
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text, tip
+from napari_dinobloom.ui.widgets.column import DockedWidget
 from napari_dinobloom.ui.widgets.gate_panel import GatePanel
 
 FITS = {
@@ -41,7 +41,11 @@ FITS = {
 """Maps that are offered, and their settings."""
 
 
-class MapWidget(QWidget):
+NARROWEST, WIDEST = 430, 640
+"""Pixels of width that the window needs, and that it asks for where the screen is wide."""
+
+
+class MapWidget(DockedWidget):
     """Map, tools, choices of axes and colours, and the tree of gates.
 
     Parameters
@@ -75,7 +79,7 @@ class MapWidget(QWidget):
         self._lay_out()
         for name, box in self.boxes.items():
             box.activated.connect(lambda _at, name=name: self._choose(name))
-        self._slots = {
+        slots = {
             "study": self.refresh,
             "revision": self.refresh,
             "gates_revision": self.refresh,
@@ -84,28 +88,21 @@ class MapWidget(QWidget):
             "population": self._show_choices,
             "job": self._refresh_maps,
         }
-        for name, slot in self._slots.items():
-            getattr(self._session.events, name).connect(slot)
-        self.destroyed.connect(self._stop())
-        self.setMinimumWidth(430)
+        events = self._session.events
+        for name, slot in slots.items():
+            getattr(events, name).connect(slot)
+        self.at_the_end(
+            *(lambda n=name, s=slot: getattr(events, n).disconnect(s, missing_ok=True) for name, slot in slots.items()),
+            *(part.detach for part in (self.view, self.gates, self._picker, self._follower)),
+        )
+        self.setMinimumWidth(NARROWEST)
         self.refresh()
 
     def sizeHint(self) -> QSize:
-        """As wide as a map needs to be read."""
-        return QSize(640, 860)
-
-    def _stop(self) -> Any:
-        """What to do when the widget is gone, without it."""
-        events, slots = self._session.events, self._slots
-        parts = (self.view, self.gates, self._picker, self._follower)
-
-        def stop(_gone: object = None) -> None:
-            for name, slot in slots.items():
-                getattr(events, name).disconnect(slot, missing_ok=True)
-            for part in parts:
-                part.detach()
-
-        return stop
+        """As wide as a map is read well, yet at most a third of the screen, of which the image needs its part."""
+        screen = self.screen()
+        third = WIDEST if screen is None else screen.availableGeometry().width() // 3
+        return QSize(min(max(third, NARROWEST), WIDEST), 860)
 
     def _lay_out(self) -> None:
         """Choices, tools and map above, gates below, a handle between."""

@@ -118,7 +118,7 @@ class PatchesSheet(QWidget):
             crop = self._found.crops[spot.cell]
             if not spot.plain:
                 crop = blend(crop, self._values[spot.cell], opacity=self._opacity)
-            self._pixmaps[key] = pixmap(crop, spot.rect.width())
+            self._pixmaps[key] = pixmap(crop, spot.rect.width(), self.devicePixelRatioF())
         return self._pixmaps[key]
 
     def _grid(self) -> tuple[int, int]:

@@ -43,6 +43,7 @@ class PatchesWidget(Column):
         follower = Follower.of(napari_viewer, self._session)
         self.found: CellPatches | None = None
         self._study: object = None
+        self._taking = False  # what is kept is being chosen
         self.scope, self.rule = narrow_box(), narrow_box()
         for value in ("view", "selected"):
             self.scope.addItem(text(f"patches.scope.{value}"), value)
@@ -61,7 +62,12 @@ class PatchesWidget(Column):
         self.sheet = PatchesSheet()
         self.add(self._form(), self.job, self._row(), self.note, self.sheet)
         self._connect()
-        slots = {"study": self._on_study, "selected": self.job.refresh_buttons, "focus": self._on_focus}
+        slots = {
+            "choices": self.take_over,
+            "study": self._on_study,
+            "selected": self.job.refresh_buttons,
+            "focus": self._on_focus,
+        }
         for name, slot in slots.items():
             getattr(self._session.events, name).connect(slot)
         events = self._session.events
@@ -75,6 +81,7 @@ class PatchesWidget(Column):
                 for name, slot in slots.items()
             ),
         )
+        self.take_over()
         self._on_study()
         self.job.refresh_job()
 
@@ -102,6 +109,9 @@ class PatchesWidget(Column):
 
     def _connect(self) -> None:
         self.scope.currentIndexChanged.connect(self.job.refresh_buttons)
+        for changed in (self.scope.currentIndexChanged, self.rule.currentIndexChanged, self.on_field.toggled):
+            changed.connect(self._keep)
+        self.opacity.valueChanged.connect(self._keep)
         self.rule.currentIndexChanged.connect(self._on_rule)
         self.opacity.valueChanged.connect(self._on_opacity)
         self.on_field.toggled.connect(self._show_field)
@@ -110,6 +120,27 @@ class PatchesWidget(Column):
         self.buttons["anew"].clicked.connect(lambda: self._start(self._shown(), anew=True))
         self._session.events.job.connect(self._refresh_buttons)
         self.at_the_end(lambda: self._session.events.job.disconnect(self._refresh_buttons, missing_ok=True))
+
+    def _keep(self) -> None:
+        """Keep what is chosen with the study."""
+        boxes = {"scope": self.scope.currentData(), "rule": self.rule.currentData()}
+        if not self._taking:
+            self._session.keep("patches", **boxes, opacity=self.opacity.value(), on_field=self.on_field.isChecked())
+
+    def take_over(self, _event: object = None) -> None:
+        """Choose what is kept with the study, as far as there is such a thing."""
+        kept = self._session.choices.get("patches", {})
+        self._taking = True
+        try:
+            for name, box in (("scope", self.scope), ("rule", self.rule)):
+                at = box.findData(kept.get(name)) if isinstance(kept.get(name), str) else -1
+                box.setCurrentIndex(at if at >= 0 else box.currentIndex())
+            if isinstance(opacity := kept.get("opacity"), int):
+                self.opacity.setValue(opacity)
+            if isinstance(on_field := kept.get("on_field"), bool):
+                self.on_field.setChecked(on_field)
+        finally:
+            self._taking = False
 
     def why_not(self) -> str:
         """Why no patches can be shown now, in words; empty when they can."""

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dinobloom.errors import DinoBloomError
-from napari_dinobloom.explore.gate_comparison import read_groups
+from napari_dinobloom.io.groups import read_groups
 from napari_dinobloom.predict.mil.bags import FEW
 from napari_dinobloom.ui.gallery.bars import narrow_combo
 from napari_dinobloom.ui.patients import Cohort

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import napari
+import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QWidget
 
@@ -33,6 +34,7 @@ class PatientsWidget(Column):
         self._session = session = session_of(napari_viewer)
         self.cohort = cohort_of(session)
         picker, follower = Picker.of(napari_viewer, session), Follower.of(napari_viewer, session)
+        self._shown: tuple[pd.DataFrame, bool] | None = None
         self.title = QLabel(text("patients.table"))
         self.title.setStyleSheet("font-weight: bold")
         self.title.setToolTip(tip("patients.table"))
@@ -48,10 +50,11 @@ class PatientsWidget(Column):
         self.table.picked.connect(self._on_picked)
         self.form.put_into.connect(self._on_put)
         self.form.grouped.connect(self._on_grouped)
-        self._slots = {"study": self.refresh, "revision": self.refresh, "job": self._on_job}
+        self._slots = dict.fromkeys(("study", "revision", "groups_revision"), self.refresh) | {"job": self._on_job}
         for name, slot in self._slots.items():
             getattr(session.events, name).connect(slot)
         events, slots = session.events, self._slots
+        self.cohort.looked_up.found.connect(self._show_scores)
         self.at_the_end(
             *(lambda n=name, s=slot: getattr(events, n).disconnect(s, missing_ok=True) for name, slot in slots.items()),
             *(part.detach for part in (self.job, self.attention, picker, follower)),
@@ -60,11 +63,19 @@ class PatientsWidget(Column):
 
     def refresh(self, _event: object = None) -> None:
         """Show the patients of the study that is open."""
-        self.table.show_patients(self.cohort.table(), editable=not self.cohort.why_closed())
-        self.scores.show_result(self.cohort.result, outdated=self.cohort.outdated)
+        frame, editable = self.cohort.table(), not self.cohort.why_closed()
+        if self._shown is None or self._shown[1] != editable or not self._shown[0].equals(frame):
+            self.table.show_patients(frame, editable=editable)
+            self._shown = frame, editable
+        self._show_scores()
+        self.cohort.look()
         patients = self.table.chosen()
         self.attention.show_patient(patients[0] if len(patients) == 1 else "")
         self._refresh_buttons()
+
+    def _show_scores(self, _found: object = None) -> None:
+        """Show how good the result is, and whether it is outdated, as far as that is known."""
+        self.scores.show_result(self.cohort.result, outdated=self.cohort.outdated)
 
     def _refresh_buttons(self) -> None:
         """Let be pressed what can be."""
@@ -80,18 +91,17 @@ class PatientsWidget(Column):
 
     def _on_typed(self, patient: str, group: str) -> None:
         """A group was typed into the table; what could not be kept goes from it again."""
-        self.cohort.put({patient: group})
-        self.refresh()
+        self._shown = None  # the table shows what was typed
+        if not self.cohort.put({patient: group}):
+            self.refresh()
 
     def _on_put(self, group: str) -> None:
         """The selected patients get a group."""
         self.cohort.put(dict.fromkeys(self.table.chosen(), group))
-        self.refresh()
 
     def _on_grouped(self, said: str) -> None:
         """Groups came from a file."""
         self._session.message = said
-        self.refresh()
 
     def _on_picked(self, patient: str) -> None:
         """Another patient is chosen: its top cells are selected."""

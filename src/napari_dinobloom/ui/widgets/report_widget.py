@@ -11,9 +11,10 @@ from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_dinobloom.pipeline.exports import KINDS, Kind
 from napari_dinobloom.ui import reporting
 from napari_dinobloom.ui.lookup import Lookup
-from napari_dinobloom.ui.reporting import EXPORTS, Pages, Written
+from napari_dinobloom.ui.reporting import Pages, Written
 from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text, tip
 from napari_dinobloom.ui.widgets.column import Column
@@ -50,7 +51,7 @@ class ReportWidget(Column):
         self.note.setWordWrap(True)
         self.table = FrameTable(COLUMNS)
         self.open = QPushButton(text("report.open"))
-        self.exports = {name: QCheckBox(text(f"report.{name}")) for name in EXPORTS}
+        self.exports = {name: QCheckBox(text(f"report.{name}")) for name in KINDS}
         self.exports["tables"].setChecked(True)
         self.export = QPushButton(text("report.export"))
         self.add(self._form(), self.job, _title("report.files"), self.note, self.table, self.open)
@@ -151,7 +152,7 @@ class ReportWidget(Column):
         pages = Pages(**{name: box.isChecked() for name, box in self.pages.items()})
         reporting.start_write(self._session, self.specimen.currentData(), pages)
 
-    def _wanted(self) -> list[str]:
+    def _wanted(self) -> list[Kind]:
         return [name for name, box in self.exports.items() if box.isChecked()]
 
     def _on_export(self) -> None:

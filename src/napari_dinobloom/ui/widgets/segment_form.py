@@ -19,6 +19,8 @@ from napari_dinobloom.ui.widgets.smear_form import SmearForm, fill_with_layers, 
 SEGMENTERS = ("learned", "cellpose", "labels")
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")
 
+SEARCHES = ("monolayer", "all")
+
 VIEWS = {"um": ("25", (5.0, 200.0)), "diameters": ("2", (0.5, 20.0))}
 """Units of the field of view: what is proposed in it, and the range that the pipeline takes."""
 
@@ -45,12 +47,14 @@ class SegmentForm(SmearForm):
         self.unit = _choice({value: text(f"segment.unit.{value}") for value in VIEWS})
         self.interpolation = _choice({value: text(f"segment.interpolation.{value}") for value in INTERPOLATIONS})
         self.blank = QCheckBox(text("segment.mask.box"))
+        self.search = _choice({value: text(f"segment.search.{value}") for value in SEARCHES})
         self.add_row("segment.segmenter", self.segmenter)
         self.add_row("segment.labels", self.labels)
         self.add_row("segment.licence", self.licence)
         self.add_row("segment.view", self.view, self.unit)
         self.add_row("segment.interpolation", self.interpolation)
         self.add_row("segment.mask", self.blank)
+        self.add_row("segment.search", self.search)
         self.unit.setToolTip(tip("segment.view"))
         self.segmenter.currentIndexChanged.connect(self._on_segmenter)
         self.unit.currentIndexChanged.connect(self._on_unit)
@@ -82,6 +86,7 @@ class SegmentForm(SmearForm):
             crops={f"fov_{unit}": view}
             | {"interpolation": self.interpolation.currentData()}
             | {"mask_neighbours": self.blank.isChecked()},
+            search=self.search.currentData(),
         )
 
     def why_not(self) -> str:
@@ -122,7 +127,7 @@ class SegmentForm(SmearForm):
             return  # the run will say what is wrong with it
         self._accepted = str(known.get("accepted_licence", ""))
         self._offer(str(known.get("segmenter", "")))
-        for box, key in ((self.segmenter, "segmenter"), (self.interpolation, "interpolation")):
+        for box, key in ((self.segmenter, "segmenter"), (self.interpolation, "interpolation"), (self.search, "search")):
             at = box.findData(known.get(key))
             if at >= 0:
                 box.setCurrentIndex(at)

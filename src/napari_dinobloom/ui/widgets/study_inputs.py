@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -44,7 +45,7 @@ class Question:
     """What a second thread looks up: which pictures there are, and where they belong."""
 
     inputs: tuple[str, ...]
-    rules: dict[str, str]
+    rules: dict[str, Any]
 
 
 class StudyInputs(QFrame):
@@ -85,11 +86,16 @@ class StudyInputs(QFrame):
             button.setToolTip(tip(f"study.{name}"))
             button.clicked.connect(acts[name])
         self.boxes = {what: self._rule_box(what) for what in RULES}
+        self.single = QCheckBox(text("study.single"))
+        self.single.setToolTip(tip("study.single"))
+        self.single.toggled.connect(self.look)
         self.rules = QWidget()
         self.found = QTreeWidget()
         self.found.setHeaderLabels([text(f"study.{name}") for name in ("picture", "slide", "patient")])
         self.found.setRootIsDecorated(False)
         self.found.setMaximumHeight(140)
+        self.found.setColumnWidth(0, 110)
+        self.found.setColumnWidth(1, 80)
         self.note = QLabel()
         self.note.setTextFormat(Qt.TextFormat.PlainText)
         self.note.setWordWrap(True)
@@ -124,6 +130,7 @@ class StudyInputs(QFrame):
             label.setToolTip(tip(f"study.{what}_from"))
             box.setToolTip(tip(f"study.{what}_from"))
             form.addRow(label, box)
+        form.addRow(self.single)
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 6, 6, 6)
         column.addWidget(self.hint)
@@ -139,13 +146,22 @@ class StudyInputs(QFrame):
             return
         for what, box in self.boxes.items():
             box.setCurrentText(str(study.settings.get(f"{what}_from") or RULES[what][0]))
+        self.single.setChecked(self._one_cell_each)
 
     @property
-    def settings(self) -> dict[str, str]:
+    def _one_cell_each(self) -> bool:
+        """Whether the study was made of pictures of single cells."""
+        study = self._session.study
+        return study is not None and bool(study.settings.get("cells"))
+
+    @property
+    def settings(self) -> dict[str, Any]:
         """Settings of a run that are chosen here; none where there are no pictures to group."""
         if not self.inputs:
             return {}
-        return {f"{what}_from": box.currentText().strip() for what, box in self.boxes.items()}
+        single = self.single.isChecked()
+        rules = {f"{what}_from": box.currentText().strip() for what, box in self.boxes.items()}
+        return rules | ({"cells": single} if single != self._one_cell_each else {})
 
     @property
     def folder(self) -> Path | None:

@@ -15,6 +15,7 @@ from napari_dinobloom.ui.lookup import Lookup
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import step_title, text, tip
 from napari_dinobloom.ui.widgets.smear_form import narrow_box
+from napari_dinobloom.ui.windows import show_window
 
 if TYPE_CHECKING:
     from napari_dinobloom.pipeline.driver import StepState
@@ -186,12 +187,9 @@ class StudySteps(QWidget):
         """Show the window of a step, as a tab of those that are docked already."""
         name = WINDOWS[step]
         try:
-            dock, _ = self._viewer.window.add_plugin_dock_widget("napari-dinobloom", name, tabify=True)
+            show_window(self._viewer, name)
         except (KeyError, ValueError, ImportError, RuntimeError) as error:
             show_warning(text("study.why.no_window", window=name, problem=error))
-            return
-        dock.show()
-        dock.raise_()
 
 
 def _states(asked: tuple[Study]) -> tuple[StepState, ...]:

@@ -12,6 +12,7 @@ from napari_dinobloom.ui.session import session_of
 from napari_dinobloom.ui.texts import text
 from napari_dinobloom.ui.widgets.column import Column, while_there
 from napari_dinobloom.ui.widgets.job_controls import JobControls
+from napari_dinobloom.ui.widgets.study_acts import StudyActs
 from napari_dinobloom.ui.widgets.study_header import StudyHeader
 from napari_dinobloom.ui.widgets.study_inputs import StudyInputs
 from napari_dinobloom.ui.widgets.study_steps import StudySteps
@@ -35,15 +36,17 @@ class StudyWidget(Column):
         follower = Follower.of(napari_viewer, self._session)
         self.inputs = StudyInputs(self._session)
         self.header = StudyHeader(napari_viewer, self._session, lambda: self.inputs.folder)
+        self.acts = StudyActs(napari_viewer, self._session)
         self.tree = StudyTree(self._session)
         self.steps = StudySteps(napari_viewer, self._session)
         self.job = JobControls(self._session, "study.start", self.why_not, self._on_start)
-        self.add(self.header, self.inputs, self.steps, self.job, self.tree)
+        self.add(self.header, self.acts, self.inputs, self.steps, self.tree)
+        self.pin(self.job)
         self.inputs.dropped_study.connect(self.header.open_path)
         self.inputs.changed.connect(self.job.refresh_buttons)
         self.steps.changed.connect(self.job.refresh_buttons)
         self._session.events.study.connect(self.job.refresh_buttons)
-        parts = (self.header, self.tree, self.inputs, self.steps, self.job, picker, follower)
+        parts = (self.header, self.acts, self.tree, self.inputs, self.steps, self.job, picker, follower)
         events, refresh = self._session.events, self.job.refresh_buttons
         self.at_the_end(*(part.detach for part in parts), lambda: events.study.disconnect(refresh, missing_ok=True))
         self.job.refresh_job()
