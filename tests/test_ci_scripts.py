@@ -66,7 +66,7 @@ def test_root_installs_what_is_missing(lacking: list[str], monkeypatch: pytest.M
         return calls(command, **options)
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
     assert _load("system_packages", monkeypatch).main() == 0
     assert calls.commands == [
         ["apt-get", "update", "-q"],
@@ -79,7 +79,7 @@ def test_where_it_is_not_permitted_or_fails_the_command_is_printed(
     lacking: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], user: int, failing: str
 ) -> None:
     monkeypatch.setattr(subprocess, "run", Calls(failing))
-    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "geteuid", lambda: user, raising=False)
     assert _load("system_packages", monkeypatch).main() == 1
     assert doctor.apt_command(lacking) in capsys.readouterr().out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -81,6 +82,17 @@ def watch(steps: Steps[T]) -> T:
                 total=1 if nothing else report.total,
                 message=escape(report.message[:60]),
             )
+
+
+def hear(name: str) -> None:
+    """Print from now on what the loggers of this name say, above the bars."""
+    from rich.logging import RichHandler
+
+    logger = logging.getLogger(name)
+    if not logger.handlers:
+        logger.addHandler(RichHandler(console=errors, show_time=False, show_level=False, show_path=False))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def accepting(attempt: Callable[[bool], T], accepted: bool = False) -> T:
