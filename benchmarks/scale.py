@@ -8,8 +8,8 @@ speedup
 overhead
     1,000 tasks of 50 ms by 2 workers: what is lost between them.
 memory
-    Of a worker that goes from 10^4 to 10^6 cells: it has loaded the bundled encoder and embedded 16 crops with it, reads
-    crops, writes blocks of embeddings and answers as always, but a stand-in gives the vectors, so that it ends.
+    Of a worker that goes from 10^4 to 10^6 cells: it has loaded the bundled encoder and embedded 16 crops with it,
+    reads crops, writes blocks of embeddings and answers as always, but a stand-in gives the vectors, so that it ends.
 merging
     Memory per cell of the process that puts embeddings into the table.
 kills

@@ -44,7 +44,7 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
             app.processEvents()
         left = [w for w in QApplication.topLevelWidgets() if id(w) not in windows] if app is not None else []
         left = [f"{type(w).__module__}.{type(w).__name__}" for w in left if w.isVisible() or ours(w)]
-        fresh = [t for t in threading.enumerate() if t not in threads and t.name != HEARTBEAT]
+        fresh = [t for t in threading.enumerate() if t not in threads and t.name not in ENDING_LATER]
         running = [t.name for t in fresh if ours(getattr(t, "_target", None))]
         pool = QThreadPool.globalInstance()
         running += ["a worker"] * (pool.activeThreadCount() if pool is not None else 0)
@@ -55,8 +55,9 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not running, f"threads were left behind: {running}"
 
 
-HEARTBEAT = "dinobloom-lock"
-"""Thread of an open study; a viewer's study is closed when the viewer is collected, which pytest keeps until later."""
+ENDING_LATER = ("dinobloom-lock", "napari-dinobloom getting ready")
+"""Threads of an open study, as a viewer's study is closed when the viewer is collected, which pytest keeps until later;
+and of what is loaded once in a process."""
 
 
 def ours(thing: object) -> bool:

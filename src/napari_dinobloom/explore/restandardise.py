@@ -225,7 +225,7 @@ class Restandardise:
         squares, fourth = np.zeros_like(shift), np.zeros_like(shift)
         place = {name: row for row, name in enumerate(self.groups)}
         for rows in batches(groups, most):
-            table, here, codes = _checked(x[rows], names[rows])  # type: ignore[call-overload, index]
+            table, here, codes = _checked(x[rows], names[rows])  # type: ignore[index]
             at = np.array([place[name] for name in here], np.int64)
             model = SlideShifts(table, codes, centres, self.shift[at].astype(np.float64), fixed=True)
             model.prior = self.prior

@@ -42,7 +42,9 @@ def sha256_of(path: Path) -> str:
 
 
 def fingerprint_of(path: Path) -> str:
-    """Return what tells the content of a picture: `sha256_of`, or ``sampled:`` and 64 hex digits for a large one.
+    """Return what tells the content of a picture: 64 hex digits, with ``sampled:`` before them for a large one.
+
+    Without the mark those of one file are `sha256_of` it, those of several cover all of them.
 
     Parameters
     ----------

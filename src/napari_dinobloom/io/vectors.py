@@ -163,16 +163,16 @@ def numbered(rows: Rows | Mask, count: int) -> Rows:
     IndexError
         If one is not among `count` rows, or a mask has another length.
     """
-    rows = np.asarray(rows)
-    if rows.dtype == bool:
-        if rows.shape != (count,):
-            raise IndexError(f"A mask of shape {rows.shape} for {count} rows.")
-        return np.flatnonzero(rows)
-    if not rows.size:
-        return rows.astype(np.intp)
-    if rows.min() < -count or rows.max() >= count:
-        raise IndexError(f"Rows {rows.min()} to {rows.max()} are asked for; there are {count}.")
-    return np.where(rows < 0, rows + count, rows) if rows.min() < 0 else rows
+    named: NDArray[Any] = np.asarray(rows)
+    if named.dtype == bool:
+        if named.shape != (count,):
+            raise IndexError(f"A mask of shape {named.shape} for {count} rows.")
+        return np.flatnonzero(named)
+    if not named.size:
+        return named.astype(np.intp)
+    if named.min() < -count or named.max() >= count:
+        raise IndexError(f"Rows {named.min()} to {named.max()} are asked for; there are {count}.")
+    return np.where(named < 0, named + count, named) if named.min() < 0 else named
 
 
 def computed(array: Any) -> Float32:

@@ -77,7 +77,7 @@ def write_tables(study: Study | PseudonymousStudy, settings: RunSettings, folder
 
 def cell_table(study: Study | PseudonymousStudy) -> pd.DataFrame:
     """The cell table as other programs get it: all of ``obs``, and the place on the map; a copy."""
-    cells = study.cells.obs.copy()
+    cells: pd.DataFrame = study.cells.obs.copy()
     if "X_umap" in study.cells.obsm:
         cells[["umap_1", "umap_2"]] = study.cells.obsm["X_umap"]
     return cells
