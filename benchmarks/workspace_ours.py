@@ -39,9 +39,9 @@ class OurDesk(Desk):
 
     def idle(self) -> None:
         """Wait until no job is under way, nor one that follows it."""
-        pump(lambda: self.session.job is None)
+        pump(lambda: self.session.job is None, 3600)
         settle()
-        pump(lambda: self.session.job is None)
+        pump(lambda: self.session.job is None, 3600)
 
     def cell(self, at: int) -> tuple[str, list[float]]:
         """Id and box, in the world, of one of the cells of the field that is in sight."""

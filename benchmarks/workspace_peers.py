@@ -40,7 +40,7 @@ def clusters_plotter(begun: float, folder: Path) -> None:
         hand.key(names, Qt.Key.Key_A, Qt.KeyboardModifier.ControlModifier)
         hand.choose(reduce.algorithm_selection, "UMAP")
         hand.click(reduce.selected_algorithm_widget.call_button.native)
-        pump(lambda: "UMAP1" in layer.features)
+        pump(lambda: "UMAP1" in layer.features, 1800)
         plotter = desk.window("napari clusters plotter", "Plot & select features")
         for box, name in (("x_axis_box", "UMAP0"), ("y_axis_box", "UMAP1")):
             hand.choose(getattr(plotter.control_widget, box), name)
@@ -102,7 +102,7 @@ def cellpose_gui(begun: float, folder: Path) -> None:
     for name in ("find cells, first time", "find cells again"):
         with hand.task(name):
             hand.click(window.ModelButtonB)
-            pump(lambda: window.progress.value() == 100)
+            pump(lambda: window.progress.value() == 100, 3600)
     with hand.task("one cell drawn") as task:
         hand.click(window.win.viewport(), _at(window, 200, 200), button=RIGHT)
         angles = np.linspace(0, 2 * np.pi, 48)

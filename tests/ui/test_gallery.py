@@ -146,7 +146,7 @@ def test_cells_are_shown_with_their_pictures_and_colours(opened, qtbot):
     opened.check()
     image = opened.view.viewport().grab().toImage()
     rect = opened.view.visualRect(opened.model.index(0))
-    middle = image.pixelColor(rect.center().x(), rect.y() + MARGIN + BORDER + 48)
+    middle = image.pixelColor(rect.center().x(), rect.y() + MARGIN + BORDER + opened.view.tiles.side // 2)
     assert abs(middle.red() - 110) < 12, "the painted cell is violet"
     assert abs(middle.green() - 60) < 12
     tip = opened.model.data(opened.model.index(0), Qt.ItemDataRole.ToolTipRole)
