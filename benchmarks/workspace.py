@@ -63,7 +63,7 @@ def scene(program: str, name: str, folder: Path, *, path: Path | None = None) ->
     assert process.stdout is not None
     found: dict[str, Any] = {}
     for line in process.stdout:
-        if line.startswith("{"):
+        if line.startswith('{"'):  # other programs print, too
             found = json.loads(line)
             break
     if name == "gated_map":

@@ -112,7 +112,7 @@ def test_groups_are_read_without_white_space_and_only_lines_that_begin_so_are_co
     path.write_text('# note, "with, quotes\npatient , group\nP#4,ill\n p5 , well \n"#6",ill\np7\n#p8,ill\n')
     assert read_groups(path) == {"P#4": "ill", "p5": "well", "#6": "ill"}
     path.write_text("patient,group\np1,ill\n p1,well\n")
-    with pytest.raises(InputError, match="'p1' is in 'ill' already"):
+    with pytest.raises(InputError, match="'p1' is in the groups 'ill' and 'well'"):
         read_groups(path)
 
 

@@ -264,7 +264,7 @@ def test_tiles_that_a_kill_left_behind_are_swept(smears, copied):
     from napari_dinobloom.pipeline import driver, segment
 
     with Study.open(copied, read_only=True) as study:
-        left = segment._tiles_of(study, study.fields[0])
+        left = segment._scratch(study, study.fields[0])
         masks = study.masks_path(study.fields[1].id)
     left.mkdir()
     masks.unlink()  # something to do

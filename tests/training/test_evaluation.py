@@ -147,10 +147,14 @@ def test_fifteen_of_a_hundred_are_kept_apart() -> None:
     assert 0.132 < np.mean(kept) < 0.168  # 3.5 standard deviations
 
 
-def test_pictures_on_which_results_are_reported_are_left_out(pictures: Path, tmp_path: Path) -> None:
+def test_pictures_on_which_results_are_reported_are_left_out(pictures: Path) -> None:
     files = sorted(pictures.rglob("*.png"))
-    rows = [f"{file},{file.parent.name},{('train', 'test')[i % 2]}" for i, file in enumerate(files)]
-    table = tmp_path / "labels.csv"
+    names = [file.relative_to(pictures).as_posix() for file in files]  # which are kept apart is told by these
+    rows = [
+        f"{name},{file.parent.name},{('train', 'test')[i % 2]}"
+        for i, (name, file) in enumerate(zip(names, files, strict=True))
+    ]
+    table = pictures / "labels.csv"
     table.write_text("\n".join(["file,cell_type,split", *rows]))
     assert len(read_set(table, batch=8).y) == len(read_set(table, "train", batch=8).y) == (len(files) + 1) // 2
 

@@ -216,6 +216,7 @@ def test_only_a_cell_that_is_shown_gets_a_label(opened, qtbot, monkeypatch) -> N
     seen.set()
     qtbot.waitUntil(lambda: panel.lines.text().startswith(second), timeout=20_000)
     assert panel.bars.buttons[0].isEnabled()
+    panel.lookup._at_work = panel.lookup._asked  # as if it were being looked up
     panel.lookup._fail(RuntimeError("unforeseen"))
     assert panel.lines.text() == text("classify.cell.failed")
     panel.name_it("monocyte")

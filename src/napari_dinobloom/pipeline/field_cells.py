@@ -24,7 +24,7 @@ from napari_dinobloom.errors import ImageError, StudyError
 from napari_dinobloom.io.atomic import disk_errors
 from napari_dinobloom.io.celltable import MEASURES
 from napari_dinobloom.io.fields import FieldRecord
-from napari_dinobloom.io.masks import FieldMasks, load_masks, save_masks
+from napari_dinobloom.io.masks import FieldMasks, key_of, load_masks, save_masks
 from napari_dinobloom.io.smear import read_smear
 from napari_dinobloom.pipeline.quality import iter_region
 from napari_dinobloom.pipeline.settings import RunSettings
@@ -54,7 +54,7 @@ class FieldJob:
     key : str
         Of the masks.
     scratch : Path
-        Folder for what outlasts a kill: finished tiles of a large field, and `FOUND`.
+        Folder for what outlasts a kill, ``masks/FIELD.tiles/KEY``: finished tiles of a large field, and `FOUND`.
     part : (int, int) or None
         Only finish the tiles of part i of n of a large field.
     """
@@ -102,10 +102,10 @@ def iter_find_cells(job: FieldJob) -> Steps[segmentation.Cells | ImageError]:
 
 def leave_cells(job: FieldJob) -> ImageError | None:
     """Segment a field, or a part of a large one, and leave the cells in its scratch folder."""
+    if _is_stored(job) or (job.part is None and collect_cells(job) is not None):  # by one whose answer was lost
+        return None
     if job.part is not None:
         return _leave_tiles(job)
-    if collect_cells(job) is not None:  # left by one whose answer was lost
-        return None
     cells = drain(iter_find_cells(job)) if job.large else find_cells(job)
     if isinstance(cells, ImageError):
         return cells
@@ -119,10 +119,17 @@ def leave_cells(job: FieldJob) -> ImageError | None:
         "types": {name: str(kind) for name, kind in cells.table.dtypes.items()},
     }
     path = job.scratch / FOUND
+    if _is_stored(job):  # another was faster, and the scratch folder is gone for good
+        return None
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     save_masks(path, cells.masks, json.dumps(about), job.key)
     return None
+
+
+def _is_stored(job: FieldJob) -> bool:
+    """Whether the one that asked has taken these cells into the study."""
+    return key_of(job.scratch.parents[1] / f"{job.record.id}.npz") == job.key
 
 
 def collect_cells(job: FieldJob) -> segmentation.Cells | None:

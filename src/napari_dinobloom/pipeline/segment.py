@@ -95,7 +95,15 @@ def iter_segment_study(
     for left in {_scratch(study, r) for r in fields} - {_scratch(study, r) for r in todo}:
         shutil.rmtree(left, ignore_errors=True)  # a run was killed between the last tile and the sweeping
     jobs = [
-        FieldJob(r, study.locate(r), settings, chosen[r.id], keys[r.id], _scratch(study, r) / keys[r.id]) for r in todo
+        FieldJob(
+            r,
+            study.locate(r),
+            settings,
+            chosen[r.id],
+            keys[r.id],
+            _scratch(study, r) / keys[r.id],
+        )
+        for r in todo
     ]
     problems: dict[str, str] = {}
     records = {record.id: record for record in study.fields}
@@ -118,6 +126,8 @@ def iter_segment_study(
         shutil.rmtree(_scratch(study, record), ignore_errors=True)
         done += 1
         yield Progress(done, len(jobs), record.id)
+    for job in jobs:  # a field may have been done twice, where a worker was lost
+        shutil.rmtree(_scratch(study, job.record), ignore_errors=True)
     if fields := usable(study):
         study.save_cells(rebuilt(study, fields))
     return [(job.record.file, problems[job.record.id]) for job in jobs if job.record.id in problems]
