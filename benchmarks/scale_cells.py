@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +195,14 @@ def window(path: Path) -> dict[str, Any]:
     return found
 
 
-def measured(folder: Path, n: int, dim: int) -> dict[str, Any]:
+PARTS = ("write", "work", "window")
+"""A study is written, worked on, and opened in a window."""
+
+
+def measured(folder: Path, n: int, dim: int, parts: Sequence[str]) -> dict[str, Any]:
     """All steps of one size, each part in a process of its own."""
     path, found = folder / f"{n}-{dim}.dinobloom", {}
-    for part in ("write", "work", "window"):
+    for part in parts:
         line = [sys.executable, __file__, "--part", part, str(path), str(n), str(dim)]
         screen = ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24"] if part == "window" else []
         run = subprocess.run([*screen, *line], capture_output=True, text=True, check=False, env=dict(os.environ))
@@ -259,6 +263,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--dims", type=int, nargs="+", default=[384, 768])
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="to measure; a study has to be written"
+    )
     parser.add_argument("--note", default="")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
@@ -278,10 +285,11 @@ def main() -> None:
         rows = {}
         for n in asked.cells:
             with tempfile.TemporaryDirectory() as folder:
-                rows[n] = measured(Path(folder), n, dim)
+                rows[n] = measured(Path(folder), n, dim, asked.parts)
             sys.stderr.write(f"{dim} {n} {json.dumps(rows[n])}\n")
         about = {"command": command(), "note": asked.note, "cells": {str(n): row for n, row in rows.items()}}
-        results[f"{dim} numbers"] = {**about, "growth": growth(rows) if len(rows) > 1 else {}, "machine": machine()}
+        name = f"{dim} numbers" + ("" if len(asked.parts) == len(PARTS) else f", {' and '.join(asked.parts)} only")
+        results[name] = {**about, "growth": growth(rows) if len(rows) > 1 else {}, "machine": machine()}
         keep(target, results)
 
 

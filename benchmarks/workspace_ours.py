@@ -6,6 +6,7 @@ was started, in seconds since 1970. It prints what was counted as one line of JS
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -241,3 +242,5 @@ SCENES = {"gated_map": gated_map, "one_field": one_field, "after_a_crash": after
 
 if __name__ == "__main__":
     SCENES[sys.argv[1]](float(sys.argv[2]), Path(sys.argv[3]))
+    sys.stdout.flush()
+    os._exit(0)  # the window is not closed by hand, and a worker may be about to look something up
