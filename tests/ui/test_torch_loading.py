@@ -35,3 +35,30 @@ def test_a_library_that_is_not_there_is_left_to_the_import(tmp_path) -> None:  #
     from napari_dinobloom.ui import torch_loading
 
     torch_loading._map(tmp_path / "libtorch_python.so")  # raises nothing
+
+
+COLLECTIONS = """
+import gc
+from napari_dinobloom.ui import torch_loading
+many = [[] for _ in range(1_000_000)]
+seen = []
+def look(phase, info):
+    if phase == "start" and info["generation"] == 2:
+        seen.append(gc.get_freeze_count())
+gc.callbacks.append(look)
+torch_loading.load_beside()
+import torch
+assert torch.__spec__.loader is torch.__loader__ and type(torch.__loader__).__name__ == "SourceFileLoader"
+assert seen and min(seen) > 1_000_000, seen
+assert gc.get_freeze_count() == 0
+with torch_loading.old_objects_left_alone():
+    with torch_loading.old_objects_left_alone():
+        pass
+    assert gc.get_freeze_count() > 1_000_000, "the inner one let go of what the outer one holds"
+assert gc.get_freeze_count() == 0
+"""
+
+
+def test_the_collector_of_garbage_leaves_the_viewers_objects_alone_during_the_import() -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECTIONS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

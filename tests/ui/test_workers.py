@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 
 import pytest
@@ -13,7 +14,7 @@ from napari_dinobloom.errors import StudyHeldError
 from napari_dinobloom.progress import Progress
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
-from napari_dinobloom.ui.workers import JobError, explain, start
+from napari_dinobloom.ui.workers import BAR_AFTER, JobError, explain, start
 
 pytestmark = pytest.mark.gui
 
@@ -52,6 +53,11 @@ def run(qtbot):
     return run
 
 
+def bars(title="Count"):
+    """Those of the activity dock; the description is that of the step as soon as there is one."""
+    return [bar for bar in progress._all_instances if bar.desc.lower().startswith(title.lower())]
+
+
 def test_result_progress_and_job(run, qtbot):
     steps, seen = Steps(), []
     run.session.events.progress.connect(seen.append)
@@ -59,7 +65,8 @@ def test_result_progress_and_job(run, qtbot):
     assert run.session.job is not None
     assert run.session.job.title == "Count"
     qtbot.waitUntil(lambda: run.session.progress == Progress(1, 3, "one", "count"), timeout=20_000)
-    (bar,) = [bar for bar in progress._all_instances if bar.desc.startswith("count")]
+    qtbot.waitUntil(lambda: len(bars()) == 1, timeout=20_000)
+    (bar,) = bars()
     assert (bar.n, bar.total) == (1, 3)
     steps.go.set()
     run.wait()
@@ -97,9 +104,8 @@ def test_cancel_closes_the_generator_in_its_own_thread(run, qtbot):
 def test_the_cancel_button_of_the_activity_dock_cancels(run, qtbot):
     steps = Steps()
     run(steps)
-    qtbot.waitUntil(lambda: run.session.progress is not None, timeout=20_000)
-    (bar,) = [bar for bar in progress._all_instances if bar.desc.startswith("count")]
-    bar.cancel()
+    qtbot.waitUntil(lambda: len(bars()) == 1, timeout=20_000)
+    bars()[0].cancel()
     steps.go.set()
     run.wait()
     assert run.outcomes[0].status == "cancelled"
@@ -158,4 +164,29 @@ def test_a_job_that_cannot_begin_leaves_the_session_free(qtbot):
     with pytest.raises(ValueError, match="a listener"):
         start(session, "Count", Steps(), "result", on_end=lambda _: None, before=before)
     assert session.job is None
-    assert not [bar for bar in progress._all_instances if bar.desc.startswith("Count")]
+    assert not bars()
+
+
+def test_threads_take_short_turns_while_a_job_is_under_way(run, qtbot):
+    before = sys.getswitchinterval()
+    other, outcomes = Session(), []
+    first, second = Steps(), Steps()
+    run(first)
+    start(other, "Count too", second, "", on_end=outcomes.append)
+    qtbot.waitUntil(lambda: sys.getswitchinterval() < before)
+    first.go.set()
+    run.wait()
+    assert sys.getswitchinterval() < before, "the other job is still under way"
+    second.go.set()
+    qtbot.waitUntil(lambda: bool(outcomes) and sys.getswitchinterval() == before)
+
+
+def test_a_job_that_ends_at_once_leaves_no_bar(run, qtbot):
+    def nothing():
+        return "result"
+        yield
+
+    start(run.session, "Nothing", nothing, on_end=run.outcomes.append)
+    run.wait()
+    qtbot.wait(BAR_AFTER + 50)
+    assert not bars("Nothing")

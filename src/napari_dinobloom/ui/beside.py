@@ -8,6 +8,7 @@ from threading import Thread
 from napari.layers import Shapes
 
 from napari_dinobloom.ui.preferences import preferences
+from napari_dinobloom.ui.torch_loading import load_beside
 
 
 @cache
@@ -19,6 +20,11 @@ def get_ready() -> Thread:
 
 
 def _load() -> None:
-    """Read the preferences, 0.2 s as napari looks through all plugins; then what draws outlines, compiled by numba."""
+    """Read the preferences, 0.2 s as napari looks through all plugins; then what draws outlines, compiled by numba.
+
+    Last torch, which nearly every job needs: a job that finds it loaded begins two seconds sooner.
+    """
     preferences()
     Shapes()
+    load_beside()
+    import torch  # noqa: F401

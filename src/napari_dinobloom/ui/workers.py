@@ -8,16 +8,18 @@ says what to do, with the traceback behind its button.
 from __future__ import annotations
 
 import errno
+import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Generic, Literal, TypeVar
 
 from napari.qt.threading import GeneratorWorkerSignals, WorkerBase, create_worker
 from napari.utils import cancelable_progress
 from napari.utils.notifications import Notification, notification_manager, show_warning
-from qtpy.QtCore import QEventLoop, Signal
+from qtpy.QtCore import QEventLoop, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
 from napari_dinobloom.errors import DinoBloomError
@@ -30,6 +32,9 @@ T = TypeVar("T")
 
 REPORT_EVERY = 0.1
 """Seconds between two reports that reach the window; more would only keep it busy drawing bars."""
+
+BAR_AFTER = 200
+"""Milliseconds after which a task gets a bar; napari takes a tenth of a second to show the first."""
 
 
 class JobError(DinoBloomError):
@@ -77,6 +82,34 @@ class Task:
         return self.title
 
 
+class _ShortTurns:
+    """While tasks are under way, a thread that computes gives the interpreter away after 1 ms instead of 5.
+
+    Each of the hundred small calls of a drawing gives it away, and has to wait for it to come back.
+    """
+
+    SECONDS = 0.001
+
+    def __init__(self) -> None:
+        self._lock, self._tasks, self._before = threading.Lock(), 0, 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._tasks += 1
+            if self._tasks == 1:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self.SECONDS, self._before))
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._tasks -= 1
+            if not self._tasks:
+                sys.setswitchinterval(self._before)
+
+
+_short_turns = _ShortTurns()
+
+
 class _StepsSignals(GeneratorWorkerSignals):
     ended = Signal(object)  # an Outcome, exactly once, before `finished`
 
@@ -102,7 +135,8 @@ class StepsWorker(WorkerBase):
         """Drain the generator; emit throttled reports, then `ended`."""
         begun = time.monotonic()
         try:
-            finished, result = self._drain()
+            with _short_turns:
+                finished, result = self._drain()
         except Exception as error:
             failure = explain(self._task.title, error)
             # Not raised: with PySide6, napari 0.9 cannot take its own signal of an error, and says so to the user.
@@ -211,14 +245,26 @@ def start(
     torch_loading.load_beside()
     task = Task(title, partial(steps, *args, **kwargs))
     worker: StepsWorker = create_worker(task, _worker_class=StepsWorker, _ignore_errors=True, _start_thread=False)
-    bar = _Bar(total=0, desc=title, cancel_callback=worker.quit)
+    job = Job(title, worker.quit)
+
+    @cache
+    def bar() -> _Bar:
+        return _Bar(total=0, desc=title, cancel_callback=worker.quit)
+
+    def open_bar() -> None:
+        if session.job is job:
+            bar()
+            if session.progress is not None:
+                bar().show(session.progress)
 
     def report(progress: Progress) -> None:
         session.progress = progress
-        bar.show(progress)
+        if bar.cache_info().currsize:
+            bar().show(progress)
 
     def end(outcome: Outcome[T]) -> None:
-        bar.close()
+        if bar.cache_info().currsize:
+            bar().close()
         session.progress = None
         session.job = None
         if outcome.error is not None and notify:
@@ -227,14 +273,14 @@ def start(
 
     worker.yielded.connect(report)
     worker.ended.connect(end)
-    session.job = Job(title, worker.quit)
+    session.job = job
     try:
         before()
         worker.start()
     except BaseException:  # else the session would be busy for ever
-        bar.close()
         session.job = None
         raise
+    QTimer.singleShot(BAR_AFTER, open_bar)
     return worker
 
 
