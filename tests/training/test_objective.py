@@ -258,3 +258,17 @@ def test_three_whole_steps(conformance: Conformance) -> None:
         assert float(change.mean()) == pytest.approx(golden["step/student_change_mean"][place], abs=0.01 * scale)
         found = multipliers(name)
         assert (found.lr, found.weight_decay, float(found.last_layer)) == tuple(golden["step/multipliers"][place])
+
+
+def test_only_the_tokens_that_are_asked_for_leave_the_last_block() -> None:
+    torch.manual_seed(0)
+    backbone = toy().student.backbone
+    crops, masks = torch.randn(3, 3, 6, 6, dtype=torch.float64), torch.rand(3, 9) < 0.4
+    rows = torch.tensor([0, 10, 20, 5, 11, 29, 29])
+    whole = backbone(crops, masks)
+    asked = backbone(crops, masks, rows_R=rows)
+    torch.testing.assert_close(asked, whole.flatten(0, 1)[rows], rtol=1e-12, atol=1e-12)
+    wanted = torch.randn_like(asked)
+    ours = torch.autograd.grad((asked * wanted).sum(), list(backbone.parameters()))
+    theirs = torch.autograd.grad((whole.flatten(0, 1)[rows] * wanted).sum(), list(backbone.parameters()))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)

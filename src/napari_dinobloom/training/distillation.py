@@ -95,14 +95,25 @@ class MaskedTransformer(VisionTransformer):
         super().__init__(arch, grid)
         self.mask_token = nn.Parameter(torch.zeros(1, arch.dim))
 
-    def forward(self, x_BCYX: Tensor, masks_BP: Tensor | None = None, mask_token_1D: Tensor | None = None) -> Tensor:
-        """Compute all tokens, as the base class does, with the mask token of its own."""
-        return super().forward(x_BCYX, masks_BP, self.mask_token if mask_token_1D is None else mask_token_1D)
+    def forward(
+        self,
+        x_BCYX: Tensor,
+        masks_BP: Tensor | None = None,
+        mask_token_1D: Tensor | None = None,
+        rows_R: Tensor | None = None,
+    ) -> Tensor:
+        """Compute tokens, as the base class does, with the mask token of its own."""
+        return super().forward(x_BCYX, masks_BP, self.mask_token if mask_token_1D is None else mask_token_1D, rows_R)
 
     def positions(self, patches: int) -> Tensor:
         """Resample the positions to a grid of another size."""
         grid = math.isqrt(patches)
         return self.pos_embed if grid == self.grid else resample_positions(self.pos_embed, grid, "hub")
+
+
+def class_rows(pictures: int, patches: int, device: torch.device) -> Tensor:
+    """Places of the class tokens among all tokens of so many pictures, (pictures,) int64."""
+    return torch.arange(pictures, device=device) * (1 + patches)
 
 
 class Network(nn.Module):
@@ -128,11 +139,15 @@ class Network(nn.Module):
         bottlenecks are float32 all the same.
         """
         with torch.autocast(group.crops.device.type, self.autocast, enabled=self.autocast is not None):
-            tokens: Tensor = self.backbone(group.crops, group.masks if student else None)
-            classes, patches = tokens[:, 0], tokens[:, 1:].flatten(0, 1).index_select(0, places)
+            patches_each, count = group.masks.shape[1], len(group.crops)
+            rows = torch.cat([class_rows(count, patches_each, places.device), places + places // patches_each + 1])
+            tokens: Tensor = self.backbone(group.crops, group.masks if student else None, rows_R=rows)
+            classes, patches = tokens[:count], tokens[count:]
             local = None
             if student and group.local is not None:
-                local = self.dino_head.bottleneck(self.backbone(group.local)[:, 0])
+                small = group.local.shape[-1] // self.backbone.arch.patch_size
+                rows = class_rows(len(group.local), small**2, places.device)
+                local = self.dino_head.bottleneck(self.backbone(group.local, rows_R=rows))
             return Seen(classes, self.dino_head.bottleneck(classes), self.ibot_head.bottleneck(patches), local)
 
     def parts(self) -> Iterator[tuple[str, list[nn.Parameter]]]:

@@ -38,8 +38,15 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
+def _back(gradient: Tensor, weight: Tensor) -> Tensor:
+    return _product(gradient, weight.t().contiguous()) if len(gradient) > len(weight) else gradient @ weight
+
+
 class _Linear(torch.autograd.Function):
-    """The gradient of the weights stays with torch's default library, which is the faster one for it."""
+    """The gradient of the weights stays with torch's default library, which is the faster one for it.
+
+    So does that of `x` where there are more outputs than rows, as turning the weights round would take longer.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -52,7 +59,7 @@ class _Linear(torch.autograd.Function):
         of_x, of_weight, of_bias = ctx.needs_input_grad
         gradient = gradients[0].reshape(-1, len(weight))
         return (
-            _product(gradient, weight.t().contiguous()).view(x.shape) if of_x else None,
+            _back(gradient, weight).view(x.shape) if of_x else None,
             gradient.t() @ x.reshape(-1, x.shape[-1]) if of_weight else None,
             gradient.sum(dim=0) if of_bias else None,
         )

@@ -42,13 +42,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Attend, (B, N, D) to (B, N, D)."""
+    def forward(self, x_BND: Tensor, rows_R: Tensor | None = None) -> Tensor:
+        """Attend, (B, N, D) to (B, N, D); with `rows_R` to (R, D), for the tokens in these places of all B * N."""
         batch, tokens, dim = x_BND.shape
         qkv = self.qkv(x_BND).view(batch, tokens, 3, self.heads, dim // self.heads)
         q_BHND, k_BHND, v_BHND = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out_BHND = attention(q_BHND, k_BHND, v_BHND)
-        mixed: Tensor = self.proj(out_BHND.transpose(1, 2).reshape(batch, tokens, dim))
+        out_BND = attention(q_BHND, k_BHND, v_BHND).transpose(1, 2).reshape(batch, tokens, dim)
+        mixed: Tensor = self.proj(out_BND if rows_R is None else out_BND.flatten(0, 1).index_select(0, rows_R))
         return mixed
 
     def first(self, x_BND: Tensor) -> Tensor:
@@ -115,10 +115,11 @@ class Block(nn.Module):
         self.mlp = Mlp(arch.dim, arch.hidden, arch.swiglu)
         self.ls2 = LayerScale(arch.dim) if arch.layer_scale else nn.Identity()
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Apply both branches, (B, N, D) to (B, N, D)."""
-        x_BND = x_BND + self.ls1(self.attn(self.norm1(x_BND)))
-        out: Tensor = x_BND + self.ls2(self.mlp(self.norm2(x_BND)))
+    def forward(self, x_BND: Tensor, rows_R: Tensor | None = None) -> Tensor:
+        """Apply both branches, (B, N, D) to (B, N, D); with `rows_R` to (R, D), for the tokens in these places."""
+        mixed = self.ls1(self.attn(self.norm1(x_BND), rows_R))
+        x = mixed + (x_BND if rows_R is None else x_BND.flatten(0, 1).index_select(0, rows_R))
+        out: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
         return out
 
     def first(self, x_BND: Tensor) -> Tensor:
@@ -169,8 +170,14 @@ class VisionTransformer(Backbone):
         self.blocks = nn.ModuleList(Block(arch) for _ in range(arch.depth))
         self.norm = nn.LayerNorm(arch.dim, eps=EPS)
 
-    def forward(self, x_BCYX: Tensor, masks_BP: Tensor | None = None, mask_token_1D: Tensor | None = None) -> Tensor:
-        """Compute all tokens after the final LayerNorm.
+    def forward(
+        self,
+        x_BCYX: Tensor,
+        masks_BP: Tensor | None = None,
+        mask_token_1D: Tensor | None = None,
+        rows_R: Tensor | None = None,
+    ) -> Tensor:
+        """Compute all tokens after the final LayerNorm, or some of them.
 
         Parameters
         ----------
@@ -180,16 +187,18 @@ class VisionTransformer(Backbone):
             Boolean (B, patches): patches whose embedding `mask_token_1D` replaces before positions are added.
         mask_token_1D : Tensor, optional
             The mask token (1, D); needed with `masks_BP`.
+        rows_R : Tensor, optional
+            int64 places among all B * (1 + patches) tokens; the last block computes no others after its attention.
 
         Returns
         -------
         Tensor
-            (B, 1 + patches, D): the class token, then the patch tokens row by row.
+            (B, 1 + patches, D): the class token, then the patch tokens row by row. With `rows_R` (R, D).
         """
         x_BND = self._enter(x_BCYX, masks_BP, mask_token_1D)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x_BND = block(x_BND)
-        out: Tensor = self.norm(x_BND)
+        out: Tensor = self.norm(self.blocks[-1](x_BND, rows_R))
         return out
 
     def pooled(self, x_BCYX: Tensor) -> Tensor:
