@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,49 @@ class Failure:
         if world.rank == world.size - 1:
             raise ValueError("picture 7 is broken")
         agree(world, False)
+
+
+class WholeTraining:
+    """`loop.train` from a configuration, with a release that takes longer to write than a step may, or an error."""
+
+    SAID = "process 1 of 2: ValueError: picture 7 is broken"
+
+    def __init__(self, out: Path, settings: list[str], what: str) -> None:
+        self.out, self.settings, self.what = out, settings, what
+
+    def __call__(self, world: World) -> str:
+        from napari_dinobloom.encoders.architecture import ARCHITECTURES
+        from napari_dinobloom.training import checkpoint, config, loop
+
+        ARCHITECTURES["tiny"] = Architecture("tiny", 32, 2, 2, 64, layer_scale=False)
+        write, step = checkpoint.write_release, loop.run_step
+        steps: list[int] = []
+        assert world.group is not None
+        world.group.set_timeout(timedelta(seconds=2))
+
+        def slowly(*given: Any) -> None:
+            time.sleep(3)
+            write(*given)
+
+        def fail(*given: Any) -> StepResult:
+            steps.append(1)
+            if self.what == "error" and world.rank == 1 and len(steps) == 3:
+                raise ValueError("picture 7 is broken")
+            return step(*given)
+
+        def save(self_: Checkpoints, *given: Any) -> None:
+            time.sleep(1)
+            commit(self_, *given)
+
+        commit = Checkpoints._commit
+        with (
+            mock.patch.object(loop, "start", return_value=world),
+            mock.patch.object(loop, "finish"),
+            mock.patch.object(loop, "run_step", fail),
+            mock.patch.object(Checkpoints, "_commit", save),
+            mock.patch.object(checkpoint, "write_release", slowly if self.what == "slow export" else write),
+        ):
+            return loop.train(config.load("smoke", [*self.settings, f"run.out={self.out}"])).name
 
 
 def spawn(size: int, folder: Path, *jobs: Callable[[World], Any]) -> list[list[Any]]:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from spawned import WholeTraining, spawn
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES, Architecture
 from napari_dinobloom.encoders.encoder import load_encoder
 from napari_dinobloom.encoders.registry import REGISTRY
 from napari_dinobloom.encoders.spec import WeightSource, vit_spec
-from napari_dinobloom.errors import DinoBloomError, EncoderError, InputError
+from napari_dinobloom.errors import DinoBloomError, EncoderError, InputError, StudyError, StudyHeldError
 from napari_dinobloom.training import loop
 from napari_dinobloom.training.__main__ import main
 from napari_dinobloom.training.batches import Batches, Pictures
 from napari_dinobloom.training.begin import make_network, pictures_of
+from napari_dinobloom.training.checkpoint import Checkpoints
 from napari_dinobloom.training.config import Config, load
-from napari_dinobloom.training.evaluation import Best
+from napari_dinobloom.training.evaluation import Best, Scores
 from napari_dinobloom.training.heads import IBOT_BOTTLENECK
 from napari_dinobloom.training.loop import train
 from napari_dinobloom.training.manifest import read_manifest
 from napari_dinobloom.training.metrics import read_metrics
-from napari_dinobloom.training.parallel import World
+from napari_dinobloom.training.parallel import GO_ON, World
 from napari_dinobloom.training.prepare import prepare
 
 SETTINGS = [
@@ -222,10 +226,112 @@ def test_it_is_not_measured_on_pictures_that_it_trains_on(tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+def _scores(knn_20: float) -> Scores:
+    return Scores(**dict.fromkeys([one.name for one in fields(Scores)], 0.1) | {"knn_20": knn_20})
+
+
+def test_the_best_teacher_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.9, 0.7, 0.6])
+    monkeypatch.setattr(loop, "read_set", lambda *_, **__: object())
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: _scores(next(scores)))
+    config = _config(tmp_path, "evaluation.labelled=x.csv", "run.evaluate_every=1", "run.export_every=1", "run.keep=1")
+    train(config)
+    best = tmp_path / loop.BEST_TEACHER
+    assert best.read_bytes() == (tmp_path / "teacher-0000002.safetensors").read_bytes()
+    there = sorted(path.name for path in (tmp_path / "checkpoints").glob("iter*"))
+    assert there == ["iteration-00000002", "iteration-00000004"]
+    assert load_encoder(best, device="cpu").spec.dim == 32
+
+
+def test_a_best_teacher_that_was_lost_in_a_kill_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "read_set", lambda *_, **__: object())
+    monkeypatch.setattr(loop, "evaluate", lambda *_, **__: _scores(0.5))
+    asked = ["evaluation.labelled=x.csv", "run.evaluate_every=1"]
+    train(_config(tmp_path, "run.stop=1", *asked))
+    before = (tmp_path / loop.BEST_TEACHER).read_bytes()
+    (tmp_path / loop.BEST_TEACHER).unlink()
+    train(_config(tmp_path, "run.stop=1", *asked))
+    assert (tmp_path / loop.BEST_TEACHER).read_bytes() == before
+
+
+def test_other_pictures_are_told_when_a_training_goes_on(tmp_path: Path) -> None:
+    train(_config(tmp_path, "run.stop=1"))
+    state = tmp_path / "checkpoints" / "iteration-00000001" / "state.json"
+    about = json.loads(state.read_text())
+    about["extra"]["pictures"] = "of another store"
+    state.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="holds a training on other pictures"):
+        train(_config(tmp_path))
+
+
+def test_settings_that_came_later_have_their_defaults_in_an_older_folder(tmp_path: Path) -> None:
+    train(_config(tmp_path, "run.stop=1"))
+    path = tmp_path / loop.CONFIG
+    before = json.loads(path.read_text())
+    del before["data"]["block"], before["masks"]
+    path.write_text(json.dumps(before))
+    assert train(_config(tmp_path, "run.stop=2", "data.threads=1")).name == "teacher-0000002.safetensors"
+    path.write_text("[]")
+    with pytest.raises(InputError, match="is damaged"):
+        train(_config(tmp_path))
+
+
+def test_one_folder_is_for_one_training(tmp_path: Path) -> None:
+    alone = World(0, 1, 0, torch.device("cpu"))
+    run = loop.Run(_config(tmp_path), alone)
+    with pytest.raises(StudyHeldError, match=r"trains there.*run\.out=FOLDER"):
+        loop.Run(_config(tmp_path), alone)
+    run.close()
+    loop.Run(_config(tmp_path), alone).close()
+
+
+def test_steps_that_changed_nothing_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, skipped = loop.run_step, iter([True, False, False, False])
+    monkeypatch.setattr(loop, "run_step", lambda *given: replace(step(*given), skipped=next(skipped)))
+    train(_config(tmp_path))
+    assert [line["skipped"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 0, 0, 0]
+
+
+def test_a_disk_that_is_full_once_costs_one_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit, calls = Checkpoints._commit, []
+
+    def full(self: Checkpoints, part: Path, path: Path, text: str) -> None:
+        calls.append(path)
+        if len(calls) in fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        commit(self, part, path, text)
+
+    monkeypatch.setattr(Checkpoints, "_commit", full)
+    fails = {1}
+    train(_config(tmp_path / "once", "run.checkpoint_every=1"))
+    assert "iteration-00000001" in caplog.text
+    assert len(list((tmp_path / "once" / "checkpoints").glob("iter*"))) == 3
+    fails = {3, 4}
+    calls.clear()
+    with pytest.raises(StudyError, match="iteration-00000004"):
+        train(_config(tmp_path / "twice", "run.checkpoint_every=1"))
+    assert (tmp_path / "twice" / "checkpoints" / "iteration-00000002").is_dir()
+
+
+@pytest.mark.parametrize("what", ["slow export", "error"])
+def test_two_processes_from_the_start_to_the_end(tmp_path: Path, what: str) -> None:
+    found = spawn(2, tmp_path, WholeTraining(tmp_path / "run", SETTINGS, what))
+    there = [path.name for path in sorted((tmp_path / "run" / "checkpoints").glob("iter*"))]
+    if what == "error":
+        assert found == [[f"ProcessError: The training ended because of {WholeTraining.SAID}. {GO_ON}"],
+                         ["ValueError: picture 7 is broken"]]  # fmt: skip
+        assert there == ["iteration-00000002"], "what was being written when the error came is lost"
+    else:
+        assert [one[0] for one in found] == ["teacher-0000004.safetensors"] * 2
+        assert there == ["iteration-00000002", "iteration-00000004"]
+
+
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--config", "smoke", "heads.prototypez=3"]) == 1
+    assert main(["--config", "smoke", "heads.prototypez=3"]) == 2
     assert "nearest is 'heads.prototypes'" in capsys.readouterr().err
-    assert main(["--config", "dinobloom-paper"]) == 1
+    assert main(["--config", "dinobloom-paper"]) == 2
     assert "data.store=FOLDER" in capsys.readouterr().err
     assert not Path("training-run").exists()
     assert main(["--config", "dinobloom-paper", "--dry-run", "8", "model.size=G"]) == 0

@@ -7,6 +7,7 @@ import typer
 from napari_dinobloom.cli import atlas, count, evaluate, extras, gate, map, mil, steps, train, weights
 
 app = typer.Typer(
+    rich_markup_mode=None,  # its tables cut names of options off in a narrow terminal
     name="napari-dinobloom",
     help="Find, embed, map, name and count white blood cells in smear images. Research use, not for diagnosis.",
     no_args_is_help=True,

@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         path = train(config)
     except (DinoBloomError, ValueError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 1
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
     print(path, file=sys.stderr)  # noqa: T201
     return 0
 

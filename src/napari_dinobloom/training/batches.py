@@ -78,15 +78,9 @@ class Batches:
         grid: int = 16,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        groups = config.batch.total // config.batch.group
-        if groups % world.size:
-            raise InputError(
-                f"{groups} groups (batch.total {config.batch.total} / batch.group {config.batch.group}) cannot be "
-                f"shared evenly by {world.size} processes: change one, or start {_divisor(groups, world.size)}."
-            )
+        share = share_evenly(config, world.size)
         self.config, self.world, self.grid, self.dtype = config, world, grid, dtype
         self._read = pictures.read
-        share = groups // world.size
         self._groups = range(world.rank * share, (world.rank + 1) * share)
         replacement = config.data.sampling != "shuffle"
         weights = _weights(config, pictures.sizes)
@@ -150,6 +144,23 @@ def _weights(config: Config, sizes: dict[str, int]) -> list[float] | None:
             f"data.weights names {', '.join(sorted(asked))}; the pictures are of {', '.join(sorted(sizes))}. Name each."
         )
     return [asked[name] for name in sizes]
+
+
+def share_evenly(config: Config, processes: int) -> int:
+    """Groups of a step that each process takes.
+
+    Raises
+    ------
+    InputError
+        Where they are not as many for each.
+    """
+    groups = config.batch.total // config.batch.group
+    if groups % processes:
+        raise InputError(
+            f"{groups} groups (batch.total {config.batch.total} / batch.group {config.batch.group}) cannot be "
+            f"shared evenly by {processes} processes: change one, or start {_divisor(groups, processes)}."
+        )
+    return groups // processes
 
 
 def _divisor(groups: int, most: int) -> int:

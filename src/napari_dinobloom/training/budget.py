@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from napari_dinobloom.encoders.architecture import ARCHITECTURES
+from napari_dinobloom.training.batches import share_evenly
 from napari_dinobloom.training.begin import strategy_of
 from napari_dinobloom.training.config import Config
 from napari_dinobloom.training.masking import most_masked
@@ -35,6 +36,7 @@ def budget(config: Config, processes: int) -> str:
     """
     if processes < 1:
         raise ValueError(f"{processes} processes: give 1 or more.")
+    share_evenly(config, processes)
     arch, heads = ARCHITECTURES[config.model.size], config.heads
     backbone = arch.parameters(16) + arch.dim
     in_heads = sum(

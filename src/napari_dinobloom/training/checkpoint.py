@@ -1,20 +1,22 @@
 """Checkpoints of a training: written beside the steps, whole or not at all, read by any number of processes.
 
 A checkpoint is a folder ``iteration-00001000`` of safetensors files (torch.distributed.checkpoint, each process its
-share, no pickle) and ``state.json``. Tensors have the names ``student.*``, ``teacher.*``, ``exp_avg.*`` and
-``exp_avg_sq.*``; how many processes wrote does not matter.
+share, no pickle) and ``state.json``, which names the best checkpoint, too. Tensors have the names ``student.*``,
+``teacher.*``, ``exp_avg.*`` and ``exp_avg_sq.*``; how many processes wrote does not matter.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 import torch
@@ -33,16 +35,17 @@ from napari_dinobloom.encoders.containers import some
 from napari_dinobloom.encoders.positions import resample_positions
 from napari_dinobloom.encoders.release import ReleaseShape, write_release
 from napari_dinobloom.errors import EncoderError, StudyError
-from napari_dinobloom.io.atomic import PART, disk_errors, sweep, sync_folder, write_text
+from napari_dinobloom.io.atomic import PART, disk_errors, sweep, sync_folder
 from napari_dinobloom.training.distillation import MaskedTransformer, Network, SelfDistillation
 from napari_dinobloom.training.heads import DINOHead, make_heads
 from napari_dinobloom.training.parallel import World
 
 NAME = "iteration-"
 STATE = "state.json"
-BEST = "best.json"
 FORMAT = 1
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +81,15 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"keep {keep}: at least 1 checkpoint has to stay.")
         self.folder, self.world, self.keep = folder, world, keep
-        self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: list[Future[None]] = []
+        self._missed = False
         if world.rank == 0:
             with disk_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 sweep(folder)
         if world.side is not None:
             dist.barrier(group=world.side)
+        self._best = best.name if (best := self.best()) else ""
 
     def save(
         self,
@@ -112,21 +116,31 @@ class Checkpoints:
         Raises
         ------
         StudyError
-            In all processes, where the save before could not be written; what had been finished is untouched.
+            In all processes, where the two saves before could not be written: one that fails is told in the log, and
+            the next one may find the disk in order. What had been finished is untouched.
         """
-        self.finish()
+        try:
+            self.finish()
+            self._missed = False
+        except StudyError:
+            if self._missed:
+                raise
+            self._missed = True
+        if best:
+            self._best = f"{NAME}{iteration:08d}"
         state = state_of(model, optimiser)
         about = {
             "format": FORMAT,
             "iteration": iteration,
             "steps": _steps(optimiser),
             "shapes": {name: list(tensor.shape) for name, tensor in state.items()},
+            "best": self._best,
             "extra": dict(extra or {}),
         }
         text = json.dumps(about, allow_nan=False)
         stager = DefaultStager(StagingOptions(False, False, False, False))
         staged = cast(dict[str, Tensor], stager.stage(state))
-        self._under_way.append(self._writer.submit(self._write, staged, text, iteration, best))
+        self._begin(self._write, staged, text, iteration)
 
     def export(self, model: SelfDistillation, path: Path, shape: ReleaseShape) -> None:
         """Write the teacher in a published shape in the background, heads included where the shape has room for them.
@@ -145,13 +159,50 @@ class Checkpoints:
         state = {name.removeprefix("backbone."): tensor for name, tensor in full.items() if name not in heads}
         mask_token = state.pop("mask_token")
         teacher = Checkpoint(path, "training", arch, grid, state, mask_token)
-        self._under_way.append(self._writer.submit(write_release, teacher, path, shape, heads))
+        self._begin(write_release, teacher, path, shape, heads)
 
     def finish(self) -> None:
-        """Wait for what is being written; raises what went wrong."""
+        """Wait for what is being written, by all processes; all have to call.
+
+        Raises
+        ------
+        StudyError
+            In all processes, what went wrong in one.
+        """
         under_way, self._under_way = self._under_way, []
-        for future in under_way:
-            future.result()
+        failed = [error for future in under_way if (error := future.exception()) is not None]
+        if self.world.side is not None:
+            down = torch.tensor(len(failed))
+            dist.all_reduce(down, group=self.world.side)
+            if down and not failed:
+                failed = [StudyError(f"{self.folder.parent}: another process could not write; see its output.")]
+        if failed:
+            raise failed[0]
+
+    def settle(self, seconds: float = 30) -> None:
+        """Give what is being written a while to end, when this process is about to; whatever becomes of it."""
+        wait(self._under_way, seconds)
+
+    def _begin(self, write: Callable[..., object], *given: Any) -> None:
+        """Write in the background, after what is being written.
+
+        The thread ends with the process: it may wait for another one that no longer answers.
+        """
+        future: Future[None] = Future()
+        before = list(self._under_way)
+
+        def work() -> None:
+            wait(before)
+            try:
+                write(*given)
+            except BaseException as error:
+                log.error("%s", error)  # at once: the loop asks much later
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        self._under_way.append(future)
+        Thread(target=work, name="checkpoint", daemon=True).start()
 
     def latest(self) -> Path | None:
         """Give the newest whole checkpoint, or None."""
@@ -160,13 +211,16 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """Give the checkpoint that was saved as the best, or None."""
+        newest = self.latest()
+        if newest is None:
+            return None
         try:
-            name = json.loads((self.folder / BEST).read_text(encoding="utf-8"))["name"]
+            name = json.loads((newest / STATE).read_text(encoding="utf-8"))["best"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return next((path for path in _whole(self.folder) if path.name == name), None)
 
-    def _write(self, state: dict[str, Tensor], text: str, iteration: int, best: bool) -> None:
+    def _write(self, state: dict[str, Tensor], text: str, iteration: int) -> None:
         path = self.folder / f"{NAME}{iteration:08d}"
         part = self.folder / f".{path.name}{PART}writing"  # one name for all processes, which write together
         if self.world.rank == 0:
@@ -191,7 +245,7 @@ class Checkpoints:
         if self.world.rank == 0:
             try:
                 with disk_errors(path):
-                    self._commit(part, path, text, best)
+                    self._commit(part, path, text)
             except StudyError as error:
                 failed = error
                 shutil.rmtree(part, ignore_errors=True)
@@ -203,7 +257,7 @@ class Checkpoints:
         if failed is not None:
             raise failed
 
-    def _commit(self, part: Path, path: Path, text: str, best: bool) -> None:
+    def _commit(self, part: Path, path: Path, text: str) -> None:
         """Put a checkpoint that is written in its place, then remove those that need not stay."""
         with open(part / STATE, "w", encoding="utf-8") as handle:
             handle.write(text)
@@ -214,10 +268,9 @@ class Checkpoints:
             shutil.rmtree(path)
         os.rename(part, path)
         sync_folder(self.folder)
-        if best:
-            write_text(self.folder / BEST, json.dumps({"name": path.name}))
+        best = self.best()
         for old in _whole(self.folder)[: -self.keep]:
-            if old != self.best():
+            if old != best:
                 shutil.rmtree(old, ignore_errors=True)
 
 
@@ -263,7 +316,9 @@ def load(path: Path, model: SelfDistillation, optimiser: torch.optim.Optimizer, 
             )
     except CheckpointException as error:
         first = next(iter(error.failures.values()))[0]
-        raise EncoderError(f"{path}: cannot be read ({first}). Resume from the checkpoint before it.") from error
+        raise EncoderError(
+            f"{path}: cannot be read ({first}). Delete this folder to go on from the one before."
+        ) from error
     for parameter in _parameters(optimiser):
         optimiser.state[parameter]["step"].fill_(steps)
     return Restored(iteration, extra)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
 from napari_dinobloom.encoders.device import resolve_precision
-from napari_dinobloom.errors import DinoBloomError, InputError
+from napari_dinobloom.errors import DinoBloomError, InputError, StudyHeldError
+from napari_dinobloom.io import lock
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.training.batches import Batches
 from napari_dinobloom.training.begin import make_network, pictures_of, strategy_of
 from napari_dinobloom.training.checkpoint import Checkpoints, load
 from napari_dinobloom.training.config import Config
-from napari_dinobloom.training.distillation import Group, SelfDistillation
+from napari_dinobloom.training.distillation import Group, Network, SelfDistillation
 from napari_dinobloom.training.evaluation import Best, LabelledSet, evaluate, read_set
 from napari_dinobloom.training.metrics import Metrics, NanGuard
 from napari_dinobloom.training.optimiser import make_optimiser
@@ -38,6 +41,12 @@ from napari_dinobloom.training.parallel import (
 from napari_dinobloom.training.step import run_step
 
 CONFIG = "config.json"
+BEST_TEACHER = "teacher-best.safetensors"
+
+ALSO_FIXED = {("run", "seed"), ("run", "precision")}
+"""Settings of how it runs that decide what is learned."""
+MAY_CHANGE = {("data", "threads"), ("data", "store")}
+"""Settings of the pictures that do not: those in a store are told by its hash, wherever it lies."""
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +72,7 @@ def train(config: Config) -> Path:
     DinoBloomError
         Losses that stay undefined, a full disk, another process's error.
     """
-    world = start(config.run.device)
+    world, run = start(config.run.device), None
     try:
         with together(world), StopSignal() as stop:
             run = Run(config, world)
@@ -72,7 +81,26 @@ def train(config: Config) -> Path:
             finally:
                 run.close()
     finally:
+        if run is not None:
+            run.checkpoints.settle()  # after the others were told of an error: their share may still be on its way
         finish(world)
+
+
+@contextmanager
+def _alone(out: Path, world: World) -> Iterator[None]:
+    """Hold the run's folder, so that no second training writes there."""
+    held: lock.Lock | lock.Holder | None = None
+    if world.rank == 0:
+        with disk_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+            held = lock.acquire(out)
+    if isinstance(held, lock.Holder):
+        raise StudyHeldError(f"{out}: {held} trains there. Wait for it, or give another folder with run.out=FOLDER.")
+    try:
+        yield
+    finally:
+        if held is not None:
+            held.release()
 
 
 class Run:
@@ -86,11 +114,23 @@ class Run:
         network = make_network(config)
         self.batches = Batches(config, pictures, world, network.backbone.grid)
         self.labelled = _labelled(config, world, pictures.sha256)
+        self.pictures = pictures.key
+        self._held = ExitStack()
+        self._held.enter_context(_alone(self.out, world))
+        try:
+            self._set_up(network)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _set_up(self, network: Network) -> None:
+        """Make what writes into the folder, and take up what lies there."""
+        config, world = self.config, self.world
         self.checkpoints = Checkpoints(self.out / "checkpoints", world, config.run.keep)
         check_alike(
             world,
             configuration=json.dumps(config.to_dict()),
-            store=pictures.key,
+            store=self.pictures,
             weights_to_start_from=_digest(network),
             newest_checkpoint=str(self.checkpoints.latest()),
         )
@@ -118,6 +158,8 @@ class Run:
             wandb=config.run.wandb,
         )
         self.guard = NanGuard(self.out, world.rank)
+        if world.side is not None:
+            dist.barrier(group=world.side)  # which waits longer than a step for a process that is slow to begin
 
     def _resumed(self) -> int:
         """Take the newest checkpoint up, if there is one; gives the iterations done."""
@@ -125,9 +167,17 @@ class Run:
         if newest is None:
             return 0
         restored = load(newest, self.model, self.optimiser, self.world)
-        before = Best(**restored.extra["best"])
-        if before.score == self.best.score:  # another score has no best so far; the patience is that of today
-            self.best = replace(before, patience=self.best.patience)
+        if restored.extra.get("pictures", self.pictures) != self.pictures:
+            raise InputError(
+                f"{self.out} holds a training on other pictures than {self.config.data.store or 'these'}: resume it "
+                "with the store it began with, or give another folder with run.out=FOLDER."
+            )
+        before, labelled = (
+            Best(**restored.extra["best"]),
+            restored.extra.get("labelled", self.config.evaluation.labelled),
+        )
+        if (before.score, labelled) == (self.best.score, self.config.evaluation.labelled):
+            self.best = replace(before, patience=self.best.patience)  # of another score or set nothing is best so far
         return restored.iteration
 
     def go(self, stopped: Callable[[], bool]) -> Path:
@@ -135,6 +185,8 @@ class Run:
         config, export = self.config, self.out / f"teacher-{self.iteration:07d}.safetensors"
         if self.iteration and _due(config.run.export_every, self.iteration, last=self.iteration == config.last):
             self._mend(export)
+        if self.iteration and self.best.iteration == self.iteration:
+            self._mend(self.out / BEST_TEACHER, anyway=True)
         while self.iteration < config.last and not self.best.stop:
             self.step()
             done, ended = self.iteration, self.iteration == config.last
@@ -144,8 +196,10 @@ class Run:
                 halt = agree(self.world, stopped()) or self.best.stop
             last = ended or halt
             if improved or _due(config.run.checkpoint_every, done, last):
-                extra = {"best": asdict(self.best)}
+                extra = {"best": asdict(self.best), "pictures": self.pictures, "labelled": config.evaluation.labelled}
                 self.checkpoints.save(self.model, self.optimiser, done, extra, best=improved)
+            if improved:
+                self.checkpoints.export(self.model, self.out / BEST_TEACHER, "training")
             if _due(config.run.export_every, done, last):
                 export = self.out / f"teacher-{done:07d}.safetensors"
                 self.checkpoints.export(self.model, export, "training")
@@ -155,9 +209,9 @@ class Run:
         self._mend(export)
         return export
 
-    def _mend(self, export: Path) -> None:
+    def _mend(self, export: Path, *, anyway: bool = False) -> None:
         """Export the teacher of an iteration that was killed between its checkpoint and its export."""
-        if agree(self.world, self.world.rank == 0 and not export.is_file()):
+        if agree(self.world, self.world.rank == 0 and (anyway or not export.is_file())):
             self.checkpoints.export(self.model, export, "training")
             self.checkpoints.finish()
 
@@ -168,7 +222,7 @@ class Run:
         result = run_step(self.model, self.optimiser, groups, values, self.world)
         self.iteration += 1
         norms = {f"norm_{name}": norm for name, norm in result.norms.items()}
-        same = {**result.losses, **norms, **values._asdict()}
+        same = {**result.losses, **norms, **values._asdict(), "skipped": float(result.skipped)}
         self.metrics.add(self.iteration, same, images=self.config.batch.total)
         try:
             self.guard.check(self.iteration, result.skipped, lambda: _named(groups))
@@ -196,6 +250,7 @@ class Run:
         """Close files and threads."""
         self.batches.close()
         self.metrics.close()
+        self._held.close()
 
 
 def check_config(out: Path, config: Config) -> None:
@@ -204,14 +259,15 @@ def check_config(out: Path, config: Config) -> None:
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            then = {topic: {**values, **before.get(topic, {})} for topic, values in Config().to_dict().items()}
+        except (ValueError, AttributeError, TypeError) as error:
             raise InputError(f"{path}: is damaged ({error}). Give another folder with run.out=FOLDER.") from error
         changed = [
-            f"{topic}.{key}: {before.get(topic, {}).get(key)!r} then, {value!r} now"
+            f"{topic}.{key}: {then[topic].get(key)!r} then, {value!r} now"
             for topic, values in config.to_dict().items()
             for key, value in values.items()
-            if (topic, key) in {("run", "seed"), ("run", "precision")} or topic not in ("run", "evaluation")
-            if before.get(topic, {}).get(key) != value
+            if (topic, key) in ALSO_FIXED or (topic not in ("run", "evaluation") and (topic, key) not in MAY_CHANGE)
+            if then[topic].get(key) != value
         ]
         if changed:
             raise InputError(

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: lines of JSON, TensorBoard, a table in the terminal, Weights & Biases if asked.
+"""What a run tells while it runs: lines of JSON, TensorBoard, the terminal, Weights & Biases if asked.
 
 What it is given is the same in all processes, so nothing is sent for it. `NanGuard` ends a run whose losses stay
 undefined.
@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 FILE = "metrics.jsonl"
 """One JSON object per line: ``iteration`` (iterations done), ``time`` (seconds since 1970), and named numbers."""
+
+
+SAID = ("total", "skipped", "lr", "seconds", "images_per_second", "knn_1", "knn_20", "probe", "rankme")
+"""What a line in the terminal has room for, by the names of the file."""
 
 
 class Sink(Protocol):
@@ -66,7 +70,7 @@ class Metrics:
     resumed : int, default: 0
         Iterations done already: lines beyond are removed from the file, as is a torn last line.
     console : Console, optional
-        Where the table is shown, if it is a terminal; standard error by default.
+        Where a table is shown, or lines where it is no terminal; standard error by default.
     wandb : str, default: ""
         Project in Weights & Biases; empty sends nothing.
 
@@ -207,6 +211,8 @@ class NanGuard:
             After `limit` skipped steps in a row; the message names the file with the batch.
         """
         self.skipped = self.skipped + 1 if skipped else 0
+        if skipped:
+            log.warning("Iteration %d changed nothing: its losses or gradients are not finite.", iteration)
         if self.skipped < self.limit:
             return
         from safetensors.torch import save_file
@@ -266,8 +272,7 @@ def _sinks(folder: Path, resumed: int, console: Console, wandb: str) -> list[Sin
         sinks.append(_TensorBoard(folder, resumed))
     else:
         log.warning("TensorBoard is not installed, only %s is written: pip install 'napari-dinobloom[training]'", FILE)
-    if console.is_terminal:
-        sinks.append(_LiveTable(console))
+    sinks.append(_LiveTable(console) if console.is_terminal else _Lines(console))
     return sinks
 
 
@@ -302,6 +307,20 @@ class _WandB:
 
     def close(self) -> None:
         self._run.finish()
+
+
+class _Lines:
+    """A line each, for the log of a cluster."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, iteration: int, values: Mapping[str, float]) -> None:
+        said = ", ".join(f"{name} {values[name]:.4g}" for name in SAID if name in values)
+        self._console.print(f"iteration {iteration:,}: {said}", highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing is left."""
 
 
 class _LiveTable:

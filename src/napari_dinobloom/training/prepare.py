@@ -148,7 +148,11 @@ def _key(rows: Sequence[Row], config: PrepareConfig, apart: Sequence[Row]) -> st
 def _check_ours(folder: Path, key: str) -> None:
     """Refuse a folder that holds another store, finished or not."""
     first = folder / "shard-00000.json"
-    if first.exists() and json.loads(first.read_text(encoding="utf-8")).get("key") != key:
+    try:
+        same = not first.exists() or json.loads(first.read_text(encoding="utf-8"))["key"] == key
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{first}: is damaged ({error}). Delete the folder or choose another one.") from error
+    if not same:
         raise InputError(f"{folder}: holds a store of other pictures or settings. Delete it or choose another folder.")
 
 
