@@ -1,14 +1,16 @@
 """Speed of the crops, memory of a huge field, and how little the way of cropping changes an embedding.
 
     python benchmarks/crops.py                            # all; about 10 minutes
-    python benchmarks/crops.py --only speed --only memory # of: speed, memory, pbc, interpolation
+    python benchmarks/crops.py --only speed --only memory # of: speed, memory, reading, pbc, interpolation
     python benchmarks/crops.py --only pbc --pictures 500 --encoder starter
 
 ``speed``: crops per second of `nd.crop` from memory and of the pipeline's step with writing ``crops.zarr`` (flushed to
 the disk by the step's end), one process on one core (use ``OMP_NUM_THREADS=1 taskset -c 0``), for windows of 250 and
 500 pixels, beside a loop over Pillow. ``memory``: highest resident memory of the step over a tiled 20,000 x 20,000
 TIFF, beyond what the imports take. ``pbc``: cosine between embeddings of the whole PBC picture (``published``) and of
-the cell that `nd.segment` finds in it, cut by ``context``. ``interpolation``: cosine between the same crops resized in
+the cell that `nd.segment` finds in it, cut by ``context``. ``reading``: processor time to read one crop at random, and
+256 side by side through Zarr, from shards and from the store of before, by turns; and what it takes to cut one cell
+anew. ``interpolation``: cosine between the same crops resized in
 other ways. Writes ``benchmarks/results/crops.json``.
 """
 
@@ -40,11 +42,12 @@ from napari_dinobloom.cells.crop import CropPolicy, crop
 from napari_dinobloom.cells.scale import estimate_scale, pool_scale
 from napari_dinobloom.cells.segment import segment
 from napari_dinobloom.encoders.encoder import Encoder, load_encoder
+from napari_dinobloom.io.crops import ROWS
 from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.generate import generate_smear
 from napari_dinobloom.io.smear import read_smear
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.pipeline.crops import iter_crop_study
+from napari_dinobloom.pipeline.crops import FILE, iter_crop_study, open_crops, read_crop, stored_keys
 from napari_dinobloom.pipeline.settings import RunSettings
 from napari_dinobloom.predict.pictures import central_cell
 from napari_dinobloom.progress import drain
@@ -52,6 +55,7 @@ from napari_dinobloom.progress import drain
 DATA = Path(os.environ.get("NAPARI_DINOBLOOM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 CELLS = 2048
 RUNS = 3
+PARTS = ["speed", "memory", "reading", "pbc", "interpolation"]
 
 
 def spots(side: int, count: int, pixel_size_um: float, seed: int = 0) -> pd.DataFrame:
@@ -135,6 +139,67 @@ def speed() -> dict[str, Any]:
             }
             study.close()
     return result
+
+
+def spent(act: Callable[[], object]) -> float:
+    """Seconds of processor time."""
+    started = time.process_time()
+    act()
+    return time.process_time() - started
+
+
+def as_before(study: Study) -> Study:
+    """A study beside another with its crops as earlier versions wrote them: a file for each chunk of 64."""
+    import zarr
+
+    other = Study.create(study.path.with_name("before.dinobloom"))
+    stored = open_crops(study)
+    array = zarr.create_array(
+        other.path / FILE, shape=stored.shape, chunks=stored.chunks, dtype="uint8", compressors=None
+    )
+    array.attrs["rows"] = [f"{key:016x}" for key in stored_keys(study).tolist()]
+    for start in range(0, stored.shape[0], ROWS):
+        array[start : start + ROWS] = stored[start : start + ROWS]
+    return other
+
+
+def reading(cells: int = 4096, asked: int = 3000) -> dict[str, Any]:
+    """Time to read crops of both layouts, and their files."""
+    picture = np.random.default_rng(0).integers(0, 256, (4096, 4096, 3), dtype=np.uint8)
+    rows = np.random.default_rng(0).integers(0, cells, asked).tolist()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "in").mkdir()
+        Image.fromarray(picture).save(folder / "in" / "field.tif")
+        study = study_of(folder, folder / "in" / "field.tif", spots(4096, cells, 0.1), 4096)
+        crop_step(study)
+        studies = {"shards": study, "before": as_before(study)}
+        random: dict[str, list[float]] = {layout: [] for layout in studies}
+        blocks: dict[str, list[float]] = {layout: [] for layout in studies}
+        for _ in range(RUNS + 2):  # the first warms up
+            for layout, one in studies.items():
+                random[layout].append(1e6 * spent(lambda one=one: [read_crop(one, row) for row in rows]) / asked)
+                stored = open_crops(one)
+                took = spent(lambda stored=stored: [stored[i : i + 256] for i in range(0, cells, 256)])
+                blocks[layout].append(1e3 * took / (cells / 256))
+        result: dict[str, Any] = {
+            layout: {
+                "microseconds_of_one_crop_at_random": [round(value, 1) for value in random[layout][1:]],
+                "milliseconds_of_256_side_by_side": [round(value, 1) for value in blocks[layout][1:]],
+                "files": sum(path.is_file() for path in (one.path / FILE).rglob("*")),
+                "folders": sum(path.is_dir() for path in (one.path / FILE).rglob("*")),
+            }
+            for layout, one in studies.items()
+        }
+        middle = {layout: statistics.median(values[1:]) for layout, values in random.items()}
+        result["random_against_before"] = round(middle["shards"] / middle["before"], 3)
+        table = study.cells
+        table.obs.loc[table.obs.index[700], "y0"] += 1
+        study.save_cells(table)
+        result["seconds_to_cut_one_of_them_anew"] = round(spent(partial(crop_step, study)), 2)
+        for one in studies.values():
+            one.close()
+    return {"cells": cells, **result}
 
 
 def huge_picture(path: Path, side: int) -> None:
@@ -270,7 +335,7 @@ def interpolation(cells: CentralCells, encoder: Encoder) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", choices=["speed", "memory", "pbc", "interpolation"])
+    parser.add_argument("--only", action="append", choices=PARTS)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--pictures", type=int, default=500, help="PBC test pictures")
     parser.add_argument("--encoder", default="starter", help="registry name or file of weights")
@@ -279,10 +344,10 @@ def main() -> None:
     if options.measure_memory:
         folder, side, count = options.measure_memory
         return measure_memory(Path(folder), int(side), int(count))
-    wanted = options.only or ["speed", "memory", "pbc", "interpolation"]
+    wanted = options.only or PARTS
     out = RESULTS / "crops.json"
     results = json.loads(out.read_text(encoding="utf-8")) if options.only and out.is_file() else {}
-    acts: dict[str, Callable[[], dict[str, Any]]] = {"speed": speed, "memory": memory}
+    acts: dict[str, Callable[[], dict[str, Any]]] = {"speed": speed, "memory": memory, "reading": reading}
     if {"pbc", "interpolation"} & set(wanted):
         cells = central_cells(options.data, options.pictures)
         encoder = load_encoder(options.encoder, device="cpu")

@@ -43,10 +43,12 @@ from napari_dinobloom.explore.gate_masks import MaskCache
 from napari_dinobloom.explore.gates import EllipseGate
 from napari_dinobloom.explore.study_gates import StudyGates
 from napari_dinobloom.io.celltable import complete
+from napari_dinobloom.io.crops import ROWS, CropFiles
+from napari_dinobloom.io.embeddings import keys_of
 from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.generate import generate_smear
 from napari_dinobloom.io.study import CELLS, Study
-from napari_dinobloom.pipeline.crops import FILE, ROWS, row_keys
+from napari_dinobloom.pipeline.crops import FILE, row_keys
 from napari_dinobloom.ui import layers
 from napari_dinobloom.ui.cell_rows import cell_rows
 from napari_dinobloom.ui.following import Follower
@@ -125,19 +127,14 @@ def make_study(path: Path, count: int, side: int, fields: int, dim: int = 1) -> 
 
 def write_crops(study: Study) -> None:
     """Give the first `PICTURES` cells a picture each; the keys of the store are those of all cells."""
-    import zarr
-
     import napari_dinobloom as nd
 
     smear = generate_smear(0, n_white=8)
     crops = nd.crop(smear.image, smear.table, pixel_size_um=0.1)
     obs, policy = study.cells.obs, CropPolicy()
-    shape = (study.cells.n_obs, *crops.shape[1:])
-    array = zarr.create_array(
-        study.path / FILE, shape=shape, chunks=(ROWS, *shape[1:]), dtype="uint8", compressors=None
-    )
-    array[:PICTURES] = np.resize(crops, (PICTURES, *shape[1:]))
-    array.attrs["rows"] = row_keys(study, obs, find_windows(obs, policy), policy)
+    files = CropFiles.create(study.path / FILE, study.cells.n_obs)
+    files.write(np.arange(PICTURES), np.resize(crops, (PICTURES, *crops.shape[1:])))
+    files.finish(keys_of(row_keys(study, obs, find_windows(obs, policy), policy)))
 
 
 class Found(dict[str, Any]):

@@ -36,10 +36,12 @@ from qtpy.QtWidgets import QApplication
 import napari_dinobloom as nd
 from napari_dinobloom.cells.crop import CropPolicy, find_windows
 from napari_dinobloom.cells.taxonomy import palette
+from napari_dinobloom.io.crops import ROWS, CropFiles
+from napari_dinobloom.io.embeddings import keys_of
 from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.generate import generate_smear
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.pipeline.crops import ROWS, row_keys
+from napari_dinobloom.pipeline.crops import FILE, row_keys
 from napari_dinobloom.ui.gallery.choice import Choice
 from napari_dinobloom.ui.widgets.gallery_widget import GalleryWidget
 
@@ -99,20 +101,16 @@ def make_study(path: Path, count: int, crops: np.ndarray, names: np.ndarray) -> 
 
 
 def write_crops(study: Study, crops: np.ndarray) -> None:
-    """Fill the study's store with pictures; all chunks are one file on the disk."""
-    import zarr
-
-    obs, count = study.cells.obs, study.cells.n_obs
-    policy = CropPolicy()
-    store = study.path / "crops.zarr"
-    chunks = (ROWS, *crops.shape[1:])
-    array = zarr.create_array(store, shape=(count, *chunks[1:]), chunks=chunks, dtype="uint8", compressors=None)
-    array[: min(ROWS, count)] = np.resize(crops, chunks)[: min(ROWS, count)]
-    for chunk in range(1, -(-count // ROWS)):
-        target = store / "c" / str(chunk) / "0" / "0" / "0"
-        target.parent.mkdir(parents=True)
-        os.link(store / "c" / "0" / "0" / "0" / "0", target)
-    array.attrs["rows"] = row_keys(study, obs, find_windows(obs, policy), policy)
+    """Fill the study's store with pictures; all its whole files are one on the disk."""
+    obs, policy = study.cells.obs, CropPolicy()
+    files = CropFiles.create(study.path / FILE, study.cells.n_obs)
+    for number in files.numbers():
+        rows = np.arange(files.count)[number * files.per_file :][: files.per_file]
+        if number and len(rows) == files.per_file:
+            os.link(files.path(0), files.path(number))
+        else:
+            files.write(rows, np.resize(crops, (len(rows), *crops.shape[1:])))
+    files.finish(keys_of(row_keys(study, obs, find_windows(obs, policy), policy)))
 
 
 Spent = tuple[float, float]

@@ -41,7 +41,8 @@ import psutil
 from machine import RESULTS, command, machine
 from PIL import Image
 
-from napari_dinobloom.io.embeddings import EmbeddingSet, keys_of, write_block
+from napari_dinobloom.io.crops import CropFiles
+from napari_dinobloom.io.embeddings import EmbeddingSet, write_block
 from napari_dinobloom.io.generate import generate_smear
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline import embed, run, segment
@@ -49,6 +50,7 @@ from napari_dinobloom.pipeline.cluster import units
 from napari_dinobloom.pipeline.cluster.options import ClusterOptions
 from napari_dinobloom.pipeline.cluster.spread import Spread
 from napari_dinobloom.pipeline.cluster.start import local_cluster
+from napari_dinobloom.pipeline.crops import FILE, stored_keys
 from napari_dinobloom.pipeline.driver import iter_outcome
 from napari_dinobloom.pipeline.field_cells import FieldJob, leave_cells
 from napari_dinobloom.pipeline.settings import resolve
@@ -93,13 +95,12 @@ def field_jobs(study: Study, scratch: Path) -> list[FieldJob]:
 def unit_jobs(study: Study, folder: Path, rows: int) -> list[units.UnitJob]:
     """Jobs of all crops, units of `rows`."""
     settings = replace(resolve(study.settings, {}), device="cpu", precision="float32")
-    crops = embed.open_crops(study)
-    keys = keys_of(list(crops.attrs["rows"]))
+    keys = stored_keys(study)
     facts, _ = units.describe(settings)
     parts = np.split(np.arange(len(keys)), range(rows, len(keys), rows))
     return [
         units.UnitJob(
-            study.path / embed.FILE, part, keys[part], None, folder, {"key": "bench"}, facts["encoder_key"], settings
+            study.path / FILE, part, keys[part], None, folder, {"key": "bench"}, facts["encoder_key"], settings
         )
         for part in parts
     ]
@@ -220,14 +221,11 @@ def peak() -> float:
 
 def memory(options: argparse.Namespace) -> dict[str, Any]:
     """Memory of a worker by the cells it has done."""
-    import zarr
-
     most = options.cells
     counts = [n for n in (10_000, 100_000, 1_000_000) if n <= most]
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         place = Path(folder)
-        shape = (most, 224, 224, 3)  # no file of it is there, so that it reads as black and takes no room
-        zarr.create_array(place / "crops.zarr", shape=shape, chunks=(64, 224, 224, 3), dtype="uint8", compressors=None)
+        CropFiles.create(place / FILE, most)  # no file of it is there, so that it reads as black and takes no room
         keys = np.arange(1, most + 1, dtype=np.uint64)
         settings = resolve({}, {})
         seen: dict[str, float] = {}
@@ -236,7 +234,7 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
             for count in counts:
                 rows = np.arange(done, count)
                 parts = np.split(rows, range(units.UNIT, len(rows), units.UNIT))
-                store, blocks = place / "crops.zarr", place / "blocks"
+                store, blocks = place / FILE, place / "blocks"
                 jobs = [
                     units.UnitJob(store, part, keys[part], None, blocks, {"key": "k"}, "stand-in", settings)
                     for part in parts

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mouse import Mouse
-from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QWidget
+from screenshots_docs import small
 
 from napari_dinobloom.io.generate import iter_write_smears
 from napari_dinobloom.progress import drain
@@ -50,9 +50,7 @@ class Lesson:
         """Take a picture of the whole window, small enough for a page."""
         self.studio.shoot(f"tutorial-{name}")
         file = self.studio.folder / f"tutorial-{name}.png"
-        with Image.open(file) as taken:
-            few = taken.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(file, optimize=True)
+        small(file, file)
 
     def window(self, name: str) -> Any:
         """Open a window from the menu, as a tab beside those that are open, or bring it to the front."""

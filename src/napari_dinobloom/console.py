@@ -22,13 +22,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from napari_dinobloom.errors import DinoBloomError, LicenceError
 from napari_dinobloom.progress import Steps
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from napari_dinobloom.pipeline.driver import Outcome
     from napari_dinobloom.pipeline.embed import StoredEncoder
 
@@ -144,9 +146,10 @@ def mendable() -> Iterator[None]:
 
 def summarise(outcome: Outcome) -> int:
     """Print what a run did and where everything is; return the exit code."""
-    from napari_dinobloom.predict.novelty import FAR_SHARE, slide_warning
+    from napari_dinobloom.pipeline.driver import step_states
 
     study = outcome.study
+    late = {step.name for step in step_states(study) if step.state in {"stale", "missing"}}
     problem_table(outcome.problems)
     same = [record for record in study.fields if record.status == "same_as"]
     for record in same:
@@ -158,7 +161,7 @@ def summarise(outcome: Outcome) -> int:
         errors.print(f"{len(noted) - NOTES_SHOWN} more fields have notes; see the report.")
     if not outcome.seconds:
         console.print(f"Nothing to do: {escape(str(study.path))} is up to date.")
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = Table("", Column(overflow="fold"), show_header=False, box=None, pad_edge=False)
     obs = study.cells.obs
     if lost := study.orphans:
         named = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
@@ -170,26 +173,43 @@ def summarise(outcome: Outcome) -> int:
     patients = {record.patient for record in fields}
     table.add_row("Fields", f"{len(fields)} on {len(slides)} slides of {len(patients)} patients")
     table.add_row("Cells", f"{len(living)} found")
-    named = living.loc[~living["abstained"].to_numpy(bool) & (living["predicted"] != ""), "predicted"]
-    for name, n in named.value_counts().items():
-        table.add_row(f"  {name}", f"{n}")
-    if len(living) > len(named):
-        table.add_row("  unclassified", f"{len(living) - len(named)}")
-    limit = float(dict(study.cells.uns.get("dinobloom", {})).get("distance_limit", math.inf))
-    far = int((living["distance"] > limit).sum())
-    if far > FAR_SHARE * len(living):
-        table.add_row("  of them", f"{far} unlike the atlas: another stain or scanner; see the report")
-    for warning in slide_warning(living["distance"], living["slide"].to_numpy(str), limit)[:NOTES_SHOWN]:
-        errors.print(f"[yellow]{escape(warning)}[/]")
+    if "classify" not in late:
+        _add_names(table, outcome, living)
+    elif (living["predicted_by"] != "").any():
+        table.add_row("  names", "out of date: name the cells again")
     for title, place in (("Report", "report.html"), ("Tables", "tables"), ("Cell table", "cells.h5ad")):
         if (study.path / place).exists():
-            table.add_row(title, escape(str(study.path / place)))
+            old = " (out of date)" if "report" in late and title != "Cell table" else ""
+            table.add_row(title, escape(str(study.path / place)) + old)
     if outcome.seconds:
         parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in outcome.seconds.items())
         table.add_row("Seconds", parts)
     console.print(table)
     console.print("Research use, not for diagnosis")
     return SOME_FAILED if outcome.problems else DONE
+
+
+def _add_names(table: Table, outcome: Outcome, living: pd.DataFrame) -> None:
+    """Add how many cells have which name; say why where none has, or where they are unlike the atlas."""
+    from napari_dinobloom.predict.novelty import FAR_SHARE, slide_warning
+
+    named = living.loc[~living["abstained"].to_numpy(bool) & (living["predicted"] != ""), "predicted"]
+    for name, n in named.value_counts().items():
+        table.add_row(f"  {name}", f"{n}")
+    if len(living) > len(named):
+        table.add_row("  unclassified", f"{len(living) - len(named)}")
+    notes = dict(outcome.study.cells.uns.get("dinobloom", {}))
+    if len(living) and outcome.settings.atlas != "none" and not (living["predicted_by"] != "").any():
+        errors.print(
+            f"[yellow]No cell has a name[/], as no atlas belongs to the encoder {escape(str(notes['encoder']))}. Name "
+            "one with --atlas, or make one: napari-dinobloom atlas build LABELLED.csv --encoder ENCODER."
+        )
+    limit = float(notes.get("distance_limit", math.inf))
+    far = int((living["distance"] > limit).sum())
+    if far > FAR_SHARE * len(living):
+        table.add_row("  of them", f"{far} unlike the atlas: another stain or scanner; see the report")
+    for warning in slide_warning(living["distance"], living["slide"].to_numpy(str), limit)[:NOTES_SHOWN]:
+        errors.print(f"[yellow]{escape(warning)}[/]")
 
 
 def problem_table(problems: Sequence[tuple[str, str]]) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from napari_dinobloom.cells import dyed
 from napari_dinobloom.cells.brought import Brought, brought_fields
 from napari_dinobloom.cells.scale import Scale
+from napari_dinobloom.cells.segment import segment
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.canvas import STAINS
 from napari_dinobloom.io.generate import generate_smear
@@ -55,6 +56,14 @@ def test_a_labels_layer_becomes_the_same_masks():
     assert (drawn > 0).sum() == (labels > 0).sum()
     assert np.array_equal(draw(found.masks, (60, 80), "nuclei") > 0, (nuclei > 0) & (labels == 4))
     assert found.classes == ()
+
+
+def test_an_array_of_labels_is_a_segmenter_as_it_is():
+    image = np.random.default_rng(0).integers(90, 200, (64, 64, 3), np.uint8)
+    labels = np.zeros((64, 64), np.int64)
+    labels[10:40, 20:50] = 7
+    found = segment(image, 0.1, segmenter=labels)
+    assert np.array_equal(np.asarray(found.labels) == 1, labels == 7)
 
 
 def test_the_key_follows_the_content_only(tmp_path):

@@ -186,5 +186,5 @@ def test_the_key_names_what_decides_the_result(models, monkeypatch):
 def test_a_name_that_is_nothing_names_the_nearest():
     with pytest.raises(InputError, match="did you mean 'learned'"):
         check_segmenter("leraned")
-    with pytest.raises(InputError, match="neither learned nor cellpose nor a file or folder"):
+    with pytest.raises(InputError, match="/nowhere/labels: there is no such file or folder"):
         check_segmenter(Path("/nowhere/labels"))

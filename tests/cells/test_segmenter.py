@@ -57,5 +57,5 @@ def test_a_file_of_marks_is_a_segmenter_by_its_path(tmp_path):
     assert get_segmenter(tmp_path / "a.csv").name == "labels:a.csv"
     with pytest.raises(InputError, match="is no file"):
         get_segmenter(str(tmp_path))
-    with pytest.raises(InputError, match="neither learned nor cellpose"):
+    with pytest.raises(InputError, match="no such file or folder of marked cells"):
         get_segmenter(tmp_path / "b.csv")

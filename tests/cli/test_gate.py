@@ -144,7 +144,7 @@ def test_exports_and_import(gated: Path, tmp_path: Path) -> None:
 def test_copies_go_to_the_same_map_only(gated: Path, tmp_path: Path) -> None:
     for name, options in (("same", {}), ("other", {"projection": OTHER})):
         gated_study(tmp_path / f"{name}.dinobloom", **options).close()
-    assert "1 gates copied" in _do("copy", gated, tmp_path / "same.dinobloom", "--gate", "right/large").output
+    assert "1 gate copied" in _do("copy", gated, tmp_path / "same.dinobloom", "--gate", "right/large").output
     refused = _do("copy", gated, tmp_path / "other.dinobloom", code=2).stderr
     assert "belongs to map cdcdcdcd" in " ".join(refused.split())
 

@@ -76,3 +76,20 @@ def test_the_page_of_the_command_line_is_made_by_the_program(main: Any, hooks: M
         for one in getattr(command, "commands", {"": command}):
             assert f"`napari-dinobloom {f'{name} {one}'.strip()}`" in page
     assert "**Commands**" not in page  # each has a heading with its whole text
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = re.search(r"```python\n(.+?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    from typer.testing import CliRunner
+
+    from napari_dinobloom.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["sample", "-o", "sample", "--fields", "1"]).exit_code == 0
+    found: dict[str, Any] = {}
+    exec(compile(block[1], "README.md", "exec"), found)
+    assert len(found["crops"]) == len(found["cells"].table) == len(found["x"]) > 0
+    assert found["colours"].shape == (len(found["crops"]), 16, 16, 3)
+    assert len(found["study"].cells) > 0
+    found["study"].close()

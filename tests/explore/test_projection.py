@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,13 @@ def test_saved_and_loaded_it_places_to_the_same_bits(kind: str, tmp_path: Path) 
     np.testing.assert_array_equal(again.place(x, groups), projection.place(x, groups))
     assert Projection.peek(path)["hash"] == projection.hash
     assert again.save(tmp_path / "copy.safetensors").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+def test_others_may_read_a_saved_map(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    path = write_tensors(tmp_path / "map.safetensors", {"X": np.zeros(3)}, "projection", {})
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_changed_or_torn_file_is_refused(tmp_path: Path) -> None:

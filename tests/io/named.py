@@ -56,9 +56,8 @@ def named_study(path: Path, *, crops: bool = True, mapped: bool = True, patients
         boxes, numbers = own[["y0", "x0", "y1", "x1"]].to_numpy(np.int32), np.arange(1, len(own) + 1, dtype=np.int32)
         study.save_masks(record.id, FieldMasks(boxes, numbers, [disc] * len(own), [disc] * len(own)), "{}", "key")
     if crops:
-        store = zarr.create_array(
-            path / "crops.zarr", shape=(len(obs), 224, 224, 3), chunks=(64, 224, 224, 3), dtype="uint8"
-        )
+        folder, shape = path / "crops.zarr", (len(obs), 224, 224, 3)
+        store = zarr.create_array(folder, shape=shape, chunks=(64, *shape[1:]), dtype="uint8", compressors=None)
         store[:] = np.random.default_rng(1).integers(0, 255, (len(obs), 1, 1, 3), dtype=np.uint8)
     ids = study.cells.obs_names
     study.label([ids[1]], "lymphocyte", who=READER, reviewed=True)

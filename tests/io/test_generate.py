@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from napari_dinobloom.errors import StudyError
 from napari_dinobloom.io.canvas import STAINS
 from napari_dinobloom.io.cell_types import CELL_TYPES
 from napari_dinobloom.io.generate import generate_smear, iter_write_smears, write_smears
@@ -96,3 +97,9 @@ def test_written_smears_read_back_as_generated(tmp_path):
 def test_what_cannot_be_drawn_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         generate_smear(0, **options)
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path):
+    (tmp_path / "here").write_text("a file")
+    with pytest.raises(StudyError, match=r"here: could not be written"):
+        write_smears(tmp_path / "here", 1)

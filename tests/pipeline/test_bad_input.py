@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.study import Study
+from napari_dinobloom.pipeline.driver import iter_outcome
+from napari_dinobloom.progress import drain
 
 COMMAND = [sys.executable, "-m", "napari_dinobloom"]
 
@@ -147,3 +150,10 @@ def test_a_disk_that_is_full_loses_nothing(smears: Path, tmp_path: Path) -> None
     Study.open(path, read_only=True)
     done = command("run", smears, "-o", path)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_that_is_no_study_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is not a study \(it holds no study\.json\)"):
+        drain(iter_outcome([], tmp_path))
+    with pytest.raises(InputError, match="absent: there is no such study"):
+        drain(iter_outcome([], tmp_path / "absent"))

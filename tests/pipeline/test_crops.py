@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +18,13 @@ from PIL import Image
 
 from napari_dinobloom.cells.crop import Cutter, crop
 from napari_dinobloom.errors import AtlasError, ImageError, InputError, StudyError
+from napari_dinobloom.io import crops as store
+from napari_dinobloom.io.crops import BLACK, BYTES_EACH, KEYS, ROWS, CropFiles
 from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.io.masks import FieldMasks
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline import crops, run
-from napari_dinobloom.pipeline.crops import BLACK, ROWS, iter_crop_study, open_crops, policy_of
+from napari_dinobloom.pipeline.crops import FILE, iter_crop_study, open_crops, policy_of, read_crop, stored_keys
 from napari_dinobloom.pipeline.settings import RunSettings, resolve
 from napari_dinobloom.progress import drain
 
@@ -101,7 +106,7 @@ def test_the_store_holds_what_the_public_function_cuts_row_for_row(study: Study,
     stored = open_crops(study)
     assert stored.shape == (COUNT, 224, 224, 3)
     assert np.array_equal(stored[...], expected(study, settings))
-    assert len(set(stored.attrs["rows"])) == COUNT
+    assert len(set(stored_keys(study).tolist())) == COUNT
 
 
 def test_fast_and_slow_code_fill_the_same_store(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,34 +118,143 @@ def test_fast_and_slow_code_fill_the_same_store(study: Study, monkeypatch: pytes
     assert np.array_equal(open_crops(study)[...], slow)
 
 
-def test_only_chunks_with_a_changed_row_are_cut_again(study: Study, cut_rows: list[int]) -> None:
+def test_only_rows_that_changed_are_cut_again(study: Study, cut_rows: list[int]) -> None:
     drain(iter_crop_study(study, RunSettings()))
     assert len(cut_rows) == COUNT
     change(study, ROWS + 5, y0=7, y1=27)
     drain(iter_crop_study(study, RunSettings()))
-    assert len(cut_rows) == COUNT + ROWS
+    assert len(cut_rows) == COUNT + 1
     drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
-    assert len(cut_rows) == 2 * COUNT + ROWS
+    assert len(cut_rows) == 2 * COUNT + 1
     change(study, 3, y0=9, y1=29)
     drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
-    assert len(cut_rows) == 2 * COUNT + 2 * ROWS
+    assert len(cut_rows) == 2 * COUNT + 2
     assert np.array_equal(open_crops(study)[...], expected(study, RunSettings(interpolation="bicubic")))
 
 
-def test_a_chunk_that_is_not_whole_is_cut_again(study: Study, cut_rows: list[int]) -> None:
+def test_a_file_that_is_not_whole_is_cut_again(
+    study: Study, cut_rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "CHUNKS", 1)
     drain(iter_crop_study(study, RunSettings()))
     before = open_crops(study)[...]
-    (study.path / "crops.zarr" / "c" / "1" / "0" / "0" / "0").write_bytes(b"torn")
-    (study.path / "crops.zarr" / "c" / "0" / "0" / "0" / "0").unlink()
+    files = CropFiles.of(study.path / FILE)
+    files.path(1).write_bytes(b"torn")
+    files.path(0).unlink()
     drain(iter_crop_study(study, RunSettings()))
     assert len(cut_rows) == COUNT + 2 * ROWS
     assert np.array_equal(open_crops(study)[...], before)
 
 
+def as_before(study: Study) -> None:
+    """Put the store into the layout of earlier versions: a file for each chunk of 64, keys in the attributes."""
+    import zarr
+
+    pictures, keys = open_crops(study)[...], stored_keys(study)
+    shutil.rmtree(study.path / FILE)
+    array = zarr.create_array(
+        study.path / FILE, shape=pictures.shape, chunks=(ROWS, 224, 224, 3), dtype="uint8", compressors=None
+    )
+    array[...] = pictures
+    array.attrs["rows"] = [f"{key:016x}" for key in keys.tolist()]
+
+
+def test_a_store_of_before_is_read_and_becomes_shards_when_a_cell_changes(study: Study, cut_rows: list[int]) -> None:
+    drain(iter_crop_study(study, RunSettings()))
+    pictures, keys = open_crops(study)[...], stored_keys(study)
+    as_before(study)
+    assert len(list((study.path / FILE).rglob("0"))) > 3
+    assert np.array_equal(stored_keys(study), keys)
+    assert np.array_equal(np.stack([read_crop(study, row) for row in range(COUNT)]), pictures)
+    change(study, 70, y0=9, y1=29)
+    drain(iter_crop_study(study, RunSettings()))
+    assert len(cut_rows) == COUNT + 1
+    assert sorted(path.name for path in (study.path / FILE).iterdir()) == ["c.0.0.0.0", KEYS, "zarr.json"]
+    assert np.array_equal(open_crops(study)[...], expected(study, RunSettings()))
+    assert (stored_keys(study) != keys).nonzero()[0].tolist() == [70]
+
+
+def test_files_are_few_and_every_picture_is_read_at_its_place(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "CHUNKS", 2)
+    drain(iter_crop_study(study, RunSettings()))
+    pictures = expected(study, RunSettings())
+    assert (
+        len([path for path in (study.path / FILE).rglob("*") if path.is_file()]) == 2 + 2
+    )  # pictures, keys, zarr.json
+    for row in np.random.default_rng(0).permutation(COUNT).tolist():
+        assert read_crop(study, row).tobytes() == pictures[row].tobytes()
+    assert not read_crop(study, COUNT).any()
+    stored = open_crops(study)
+    assert (stored.shards[0], stored.chunks[0]) == (2 * ROWS, ROWS)
+    assert np.array_equal(stored.oindex[[0, 63, 64, 127, 128, COUNT - 1]], pictures[[0, 63, 64, 127, 128, COUNT - 1]])
+    assert CropFiles.of(study.path / FILE).path(1).stat().st_size < (ROWS + 1) * BYTES_EACH, "no room for rows to come"
+
+
+def test_files_without_a_change_are_linked_and_new_rows_go_behind(
+    study: Study, cut_rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "CHUNKS", 1)
+    whole = study.cells
+    study.save_cells(whole[: COUNT - 30].copy())
+    drain(iter_crop_study(study, RunSettings()))
+    before = CropFiles.of(study.path / FILE)
+    kept = before.path(0).stat().st_ino
+    study.save_cells(whole)
+    drain(iter_crop_study(study, RunSettings()))
+    assert len(cut_rows) == COUNT
+    assert CropFiles.of(study.path / FILE).path(0).stat().st_ino == kept
+    assert np.array_equal(open_crops(study)[...], expected(study, RunSettings()))
+
+
+def test_a_kill_between_the_files_and_the_keys_leaves_the_old_store(study: Study) -> None:
+    drain(iter_crop_study(study, RunSettings()))
+    before, keys = open_crops(study)[...], stored_keys(study)
+    program = (
+        "import os, sys, numpy\n"
+        "from napari_dinobloom.io.study import Study\n"
+        "from napari_dinobloom.pipeline.crops import iter_crop_study\n"
+        "from napari_dinobloom.pipeline.settings import RunSettings\n"
+        "from napari_dinobloom.progress import drain\n"
+        "numpy.save = lambda *a, **k: os.kill(os.getpid(), 9)\n"
+        "drain(iter_crop_study(Study.open(sys.argv[1]), RunSettings(interpolation='bicubic')))\n"
+    )
+    path = study.path
+    study.close()
+    killed = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert killed.returncode != 0
+    assert len(list(path.glob(".crops.zarr*"))) == 1
+    with Study.open(path) as again:
+        assert np.array_equal(stored_keys(again), keys)
+        assert np.array_equal(open_crops(again)[...], before)
+        drain(iter_crop_study(again, RunSettings(interpolation="bicubic")))
+        assert np.array_equal(open_crops(again)[...], expected(again, RunSettings(interpolation="bicubic")))
+    assert not list(path.glob(".crops.zarr*"))
+
+
+@pytest.mark.parametrize("damage", ["keys", "description", "compressed"])
+def test_a_store_that_cannot_be_used_is_said_and_cut_again(study: Study, cut_rows: list[int], damage: str) -> None:
+    drain(iter_crop_study(study, RunSettings()))
+    place = study.path / FILE
+    if damage == "keys":
+        np.save(place / KEYS, np.zeros(3))
+    elif damage == "description":
+        (place / "zarr.json").write_text("[]", encoding="utf-8")
+    else:
+        import zarr
+
+        shutil.rmtree(place)
+        zarr.create_array(place, shape=(COUNT, 224, 224, 3), chunks=(ROWS, 224, 224, 3), dtype="uint8")
+    with pytest.raises(StudyError, match=r"crops\.zarr: .*run"):
+        stored_keys(study)
+    drain(iter_crop_study(study, RunSettings()))
+    assert len(cut_rows) == 2 * COUNT
+    assert np.array_equal(open_crops(study)[...], expected(study, RunSettings()))
+
+
 def test_a_repainted_neighbour_is_cut_again_only_where_it_counts(study: Study, cut_rows: list[int]) -> None:
     masked = RunSettings(mask_neighbours=True)
     drain(iter_crop_study(study, masked))
-    before = open_crops(study).attrs["rows"]
+    before = stored_keys(study)
     masks = study.masks("one")
     smaller = masks.cells[3].copy()
     smaller[:5] = False
@@ -149,7 +263,7 @@ def test_a_repainted_neighbour_is_cut_again_only_where_it_counts(study: Study, c
     drain(iter_crop_study(study, masked))
     assert np.array_equal(open_crops(study)[...], expected(study, masked))
     obs = study.cells.obs
-    changed = np.array([a != b for a, b in zip(before, open_crops(study).attrs["rows"], strict=True)])
+    changed = before != stored_keys(study)
     there = obs.loc[f"one:{masks.numbers[3]:05d}"]
     near = (obs["field"] == "one") & (np.hypot(obs["y"] - there["y"], obs["x"] - there["x"]) < 60)
     assert changed[near.to_numpy()].all()
@@ -175,7 +289,7 @@ def test_a_stop_leaves_the_old_store(study: Study) -> None:
 def test_a_full_disk_leaves_the_old_store(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     drain(iter_crop_study(study, RunSettings()))
     before = open_crops(study)[...]
-    real, left = crops.write_rows, [2]
+    real, left = CropFiles.write, [2]
 
     def write(*arguments: object) -> None:
         left[0] -= 1
@@ -183,7 +297,7 @@ def test_a_full_disk_leaves_the_old_store(study: Study, monkeypatch: pytest.Monk
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(crops, "write_rows", write)
+    monkeypatch.setattr(CropFiles, "write", write)
     with pytest.raises(StudyError, match=r"crops\.zarr: the disk.*full"):
         drain(iter_crop_study(study, RunSettings(interpolation="bicubic")))
     assert np.array_equal(open_crops(study)[...], before)
@@ -211,8 +325,8 @@ def test_deleted_cells_of_a_lost_field_are_black_and_the_rest_goes_on(study: Stu
     stored = open_crops(study)[...]
     assert not stored[lost].any()
     assert stored[~lost].any(axis=(1, 2, 3)).all()
-    keys = np.array(open_crops(study).attrs["rows"])
-    assert set(keys[lost]) == {BLACK}, "no key says of a black crop that it shows the field"
+    keys = stored_keys(study)
+    assert set(keys[lost].tolist()) == {BLACK}, "no key says of a black crop that it shows the field"
     assert BLACK not in keys[~lost]
     path.write_bytes(whole)
     drain(iter_crop_study(study, RunSettings()))

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from napari_dinobloom.cli import app
+from napari_dinobloom.console import summarise
 from napari_dinobloom.encoders.encoder import load_encoder
 from napari_dinobloom.encoders.library import locate
 from napari_dinobloom.errors import AtlasError, EncoderError, InputError, StudyError
@@ -282,6 +283,23 @@ def test_encoders_stand_side_by_side(smears: Path, copied: Path, other: Path, co
     assert computed(lambda: again(smears, copied, encoder="starter"), counts) == 0
     np.testing.assert_array_equal(vectors(copied), first)
     assert [one.active for one in stored(copied)] == [False, True]
+
+
+def test_the_summary_tells_no_names_of_an_encoder_before_and_why_there_are_none(
+    smears: Path, copied: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summarise(again(smears, copied, until="report"))
+    assert "out of date" not in capsys.readouterr().out
+    summarise(again(smears, copied, encoder=str(other), until="embed"))
+    told = capsys.readouterr().out
+    assert "names" in told
+    assert "unclassified" not in told
+    assert "(out of date)" in told.replace("\n", "")
+    summarise(again(smears, copied, encoder=str(other), until="report"))
+    told = capsys.readouterr()
+    assert "no atlas belongs to the encoder other" in told.err
+    assert "unclassified" in told.out
+    assert "out of date" not in told.out
 
 
 def stored(path: Path) -> list[embed.StoredEncoder]:

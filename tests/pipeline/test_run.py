@@ -12,7 +12,7 @@ import pytest
 from napari_dinobloom.errors import AtlasError, EncoderError, InputError, StudyError
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.tables import NOTE, read_csv
-from napari_dinobloom.pipeline import STEPS, run
+from napari_dinobloom.pipeline import STEPS, RunSettings, run
 from napari_dinobloom.pipeline.driver import Outcome, iter_outcome, step_states
 from napari_dinobloom.progress import Progress, drain
 
@@ -280,3 +280,37 @@ def test_states_of_the_steps_are_what_a_run_would_do(copied: Path):
         unknown = step_states(study, encoder="DinoBloom-B")
         assert [state.state for state in unknown] == ["done"] + ["unknown"] * 7
         assert "weights download" in unknown[-1].why
+
+
+def test_retry_tries_again_what_was_set_aside(smears: Path, copied: Path) -> None:
+    from typer.testing import CliRunner
+
+    from napari_dinobloom.cli import app
+    from napari_dinobloom.pipeline import read
+
+    lost, bad = "field4", smears / "anna" / "field1.png"
+    with Study.open(copied) as study:
+        study.update(fields=[read.failed(r, StudyError("its workers ended"), bad) if r.id == lost else r
+                             for r in study.fields])  # fmt: skip
+        found = read.find([smears], RunSettings())
+        assert [one.message for one in drain(read.iter_read(study, found))] == ["its workers ended"]
+    done = CliRunner().invoke(app, ["run", str(smears / "anna"), "-o", str(copied), "--retry"])
+    assert done.exit_code == 0, done.output
+    with Study.open(copied, read_only=True) as study:
+        assert (study.field(lost).status, study.field(lost).slide) == ("ok", "bert")
+        assert set(study.steps) == set(STEPS) - {"read"}
+
+
+def test_what_cannot_be_read_still_is_set_aside_again(smears: Path, copied: Path, tmp_path: Path) -> None:
+    from napari_dinobloom.pipeline import read
+
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(b"\x89PNG nothing")
+    with Study.open(copied) as study:
+        drain(read.iter_read(study, read.find([torn], RunSettings())))
+        before = study.field("torn")
+        again = read.set_aside(study, read.find([smears], RunSettings()))
+        assert [one.name for one in drain(read.iter_read(study, again, retry=True))] == [str(torn)]
+        assert study.field("torn") == before
+        torn.unlink()
+        assert "torn" in read.set_aside(study, read.find([smears], RunSettings())).problems[0].message

@@ -70,7 +70,7 @@ def test_what_cannot_run_is_refused_before_a_study_is_made(smears, tmp_path, mon
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install"):
         run(smears, out, segmenter="cellpose", accept_licence=True)
-    with pytest.raises(InputError, match="neither learned nor cellpose nor a file"):
+    with pytest.raises(InputError, match="absent: there is no such file or folder"):
         run(smears, out, segmenter=str(tmp_path / "absent"))
     assert not out.exists()
 

@@ -242,7 +242,7 @@ def test_what_the_study_keeps_is_listed(dock, make_study, rest):
     session_of(viewer).show(study)
     rest(widget)
     (row,) = widget.table.texts()
-    assert row[:4] == ["starter", "3", "4", "float32, cpu, class"]
+    assert row[:4] == ["starter", "3", "4", "class, float32, cpu"]
     assert widget.table.horizontalHeaderItem(0).toolTip() == tip("embed.column.name")
 
 

@@ -276,7 +276,7 @@ def test_details_are_those_of_the_chosen_gate(window):
     mine = tables.classes.query("key == 'g2' and level == 'all'")
     assert details.tables["classes"].texts()[0][:2] == ["Neutrophil", f"{mine['n'].iloc[0]:,}"]
     mean = tables.means.query("key == 'g2' and level == 'all' and measurement == 'area_px'")["mean"].iloc[0]
-    assert [text("measure.area_px"), f"{mean:,.2f}", f"{mine['n'].iloc[0]}"] in details.tables["means"].texts()
+    assert [text("measure.area_px"), f"{mean:,.0f}", f"{mine['n'].iloc[0]}"] in details.tables["means"].texts()
     counts = tables.counts.query("key == 'g2' and level == 'patient'")
     shown = details.tables["counts"].texts()
     assert [row[0] for row in shown] == [f"p{i}" for i in range(8)], "a patient with one slide is one line"

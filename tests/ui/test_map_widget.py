@@ -104,7 +104,7 @@ def test_a_new_map_is_fitted_in_the_background_and_the_old_one_kept_with_its_gat
     widget._offer_maps()
     offered = [action for action in widget.maps.menu().actions() if action.isCheckable()]
     old = next(action for action in offered if first[:8] in action.text())
-    assert "1 gates" in old.text()
+    assert "1 gate (" in old.text()
     old.trigger()
     qtbot.waitUntil(lambda: session.job is None, timeout=60_000)
     assert maps.active_hash(session.study) == first

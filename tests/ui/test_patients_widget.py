@@ -273,7 +273,7 @@ def test_training_shows_what_the_library_has(trained, qtbot, tmp_path, monkeypat
     table = result.table.set_index("patient")
     for line in widget.table.texts():
         row = table.loc[line[0]]
-        chance = f"{row[f'p:{row.predicted_group}']:.0%}"
+        chance = f"{100 * row[f'p:{row.predicted_group}']:.0f}"
         assert line[2:] == [trained.groups[line[0]], row["predicted_group"], chance, text("patients.how.out_of_fold")]
     assert widget.scores.table.rowCount() == len(result.scores)
     assert result.notes

@@ -225,7 +225,7 @@ def test_delete_several(opened):
     assert opened.living() == [third]
     assert opened.session.selected == ()
     assert set(np.unique(opened.cells.data)) == {0, 3}
-    assert opened.widget.cells.count.text() == text("cells.one")
+    assert opened.widget.cells.count.text() == text("cells.count", count=1)
     opened.press("undo")
     assert opened.living() == [first, second, third]
     opened.check()

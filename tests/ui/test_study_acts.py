@@ -64,7 +64,7 @@ def test_all_edits_are_taken_back_in_one_order(scene) -> None:
         told.append(scene.acts.buttons["undo"].text())
         press(scene, "undo")
     assert told == [
-        "Undo: exclusion of one cell",
+        "Undo: exclusion of 1 cell",
         "Undo: group of 3 patients",
         "Undo: gate “large && odd”",
         "Undo: label of 12 cells",
@@ -75,7 +75,7 @@ def test_all_edits_are_taken_back_in_one_order(scene) -> None:
     assert says(scene) == ("Undo", "Redo: label of 12 cells")
     for _ in told:
         press(scene, "redo")
-    assert says(scene) == ("Undo: exclusion of one cell", "Redo")
+    assert says(scene) == ("Undo: exclusion of 1 cell", "Redo")
     assert cohort_of(session).groups == {"p1": "ill", "p2": "ill", "p3": "well"}
     assert key in gating_of(session).tree
     assert study.cells.obs["label"].eq("blast").sum() == 12
@@ -125,11 +125,11 @@ def test_acts_have_words_of_their_own(scene) -> None:
     cells = list(study.cells.obs.index)
     said = [
         (study.label(cells[:2], ""), "taking the label off 2 cells"),
-        (study.set_review(cells[0]), "review of one cell"),
-        (study.set_review(cells[0], False), "taking the review mark off one cell"),
+        (study.set_review(cells[0]), "review of 1 cell"),
+        (study.set_review(cells[0], False), "taking the review mark off 1 cell"),
         (study.exclude(cells[:2], False), "counting 2 cells again"),
-        (study.delete(cells[0]), "deletion of one cell"),
-        (study.delete(cells[0], False), "bringing back one cell"),
+        (study.delete(cells[0]), "deletion of 1 cell"),
+        (study.delete(cells[0], False), "bringing back 1 cell"),
         (study.record_groups({"p1": "ill"}), "group of “p1”"),
     ]
     for entry, words in said:
@@ -144,13 +144,13 @@ def test_acts_have_words_of_their_own(scene) -> None:
             Entry(1, op, cells, {}, {}, "me", "", old_shapes=dict.fromkeys(changed, shape), new_shapes=new)
         )
 
-    assert drawn("add", three[:1], three[0]) == "adding one cell"
+    assert drawn("add", three[:1], three[0]) == "adding 1 cell"
     assert drawn("merge", three, three[2]) == "merging 2 cells"
-    assert drawn("split", three, *three[1:]) == "splitting one cell"
+    assert drawn("split", three, *three[1:]) == "splitting 1 cell"
     assert drawn("repaint", three, changed=three) == "repainting 3 cells"
 
 
 def test_a_gate_without_a_name_is_counted() -> None:
     for node in ({}, {"gate": None}, {"gate": {}}):
         act = Entry(1, "gate", (), {}, {}, "me", "", projection="", old_nodes={"g1": None}, new_nodes={"g1": node})
-        assert describe_act(act) == "1 gates"
+        assert describe_act(act) == "1 gate"

@@ -11,7 +11,8 @@ import pytest
 
 from napari_dinobloom import ui
 from napari_dinobloom.pipeline.settings import STEPS
-from napari_dinobloom.ui.texts import PARTS, TEXTS, step_title, text, tip
+from napari_dinobloom.ui.texts import PARTS, TEXTS, measure_title, step_title, text, tip
+from napari_dinobloom.words import number_of
 
 SOURCES = sorted(Path(ui.__file__).parent.rglob("*.py"))
 
@@ -51,7 +52,7 @@ def test_no_text_stands_in_two_modules():
 
 def test_no_text_is_left_over():
     used = set(_strings())
-    stems = ("step.", *(key[:-1] for key in used if key.endswith("*") and len(key) > 4))
+    stems = ("step.", "measure.", *(key[:-1] for key in used if key.endswith("*") and len(key) > 4))
     left = [key for key in TEXTS if key.removesuffix(".tip") not in used and not key.startswith(stems)]
     assert left == []
 
@@ -96,6 +97,25 @@ def test_names_are_filled_in(key: str):
     names = {name for _, name, _, _ in string.Formatter().parse(TEXTS[key]) if name}
     filled = text(key, **dict.fromkeys(names, 7)) if names else text(key)
     assert "{" not in filled
+
+
+@pytest.mark.parametrize(("n", "said"), [(0, "0 gates"), (1, "1 gate"), (2400, "2,400 gates")])
+def test_numbers_stand_with_their_noun(n: int, said: str):
+    assert text("act.gates", count=n) == number_of(n, "gate") == said
+    assert text("act.group", patients=text("act.patients.many", count=1)) == "group of 1 patient"
+
+
+def test_a_percent_sign_stays_with_its_number_and_out_of_names():
+    assert text("cell.confidence", confidence=0.934) == "confidence 93\u00a0%"
+    assert text("embed.fetched", name="a%20b") == "The weights of a%20b are here."
+
+
+@pytest.mark.parametrize(
+    ("column", "title"),
+    [("umap_2", "UMAP 2"), ("area_px", "Cell area, px"), ("nucleus_red", "Nucleus red"), ("slide", "Slide")],
+)
+def test_columns_have_titles(column: str, title: str):
+    assert measure_title(column) == title
 
 
 def test_the_sentence_that_must_always_stand_there():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,7 +22,7 @@ from napari_dinobloom.io.smear import write_picture
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.io.view import FILE, View, keep_view, parse_view, recall_view
 from napari_dinobloom.progress import Progress
-from napari_dinobloom.ui import jobs, layers, study_job
+from napari_dinobloom.ui import jobs, layers, study_job, view_writer
 from napari_dinobloom.ui.following import Follower
 from napari_dinobloom.ui.gating import gating_of
 from napari_dinobloom.ui.images import tag
@@ -365,7 +367,7 @@ def test_nothing_is_made_at_the_old_place_of_a_study_that_was_renamed(scenes, ma
     one.open(path)
     path.rename(tmp_path / "moved.dinobloom")
     one.viewer.scene.camera.zoom = 4.5
-    one.keeper.keep()
+    one.keeper.leave()
     assert not path.exists()
     one.leave()
     assert not path.exists()
@@ -376,7 +378,7 @@ def test_what_cannot_be_kept_is_tried_again_with_the_next_change_only(scenes, ma
 
     one, tried = scenes(real=False), []
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         tried.append(1)
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -384,8 +386,81 @@ def test_what_cannot_be_kept_is_tried_again_with_the_next_change_only(scenes, ma
     monkeypatch.setattr(view, "write_text", full)
     for zoom, times in ((4.5, 1), (4.5, 1), (5.5, 2)):
         one.viewer.scene.camera.zoom = zoom
-        one.keeper.keep()
+        one.keeper.leave()
         assert len(tried) == times
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """A disk that writes a view only when it is let `go`; views that were `begun`, and the zooms of those written."""
+    go, begun, zooms = threading.Event(), threading.Semaphore(0), []
+
+    def keep(study: Study, view: View) -> bool:
+        begun.release()
+        assert go.wait(20)
+        zooms.append(view.zoom)
+        return keep_view(study, view)
+
+    monkeypatch.setattr(view_writer, "keep_view", keep)
+    yield SimpleNamespace(go=go, begun=begun, zooms=zooms)
+    go.set()
+
+
+def test_no_window_waits_for_the_disk_and_the_last_view_is_on_it_when_the_study_is_closed(
+    scenes, make_study, slow_disk
+) -> None:
+    path = closed(make_study(0, 5))
+    one = scenes(real=False)
+    one.open(path)
+    for zoom in (4.5, 5.5, 6.5):
+        one.viewer.scene.camera.zoom = zoom
+        one.keeper.keep()  # comes back though nothing can be written
+        if zoom == 4.5:
+            assert slow_disk.begun.acquire(timeout=20)
+    assert slow_disk.zooms == []
+    assert not slow_disk.begun.acquire(blocking=False), "one at a time"
+    one.viewer.scene.camera.zoom = 7.5
+    let_go = threading.Timer(0.2, slow_disk.go.set)
+    let_go.start()
+    one.session.close_study()
+    assert slow_disk.zooms == [4.5, 7.5], "of those that waited the latest"
+    with Study.open(path, read_only=True) as left:
+        assert recall_view(left).zoom == 7.5
+
+
+def test_what_waits_is_written_when_the_program_ends_without_closing_the_study(make_study) -> None:
+    path = closed(make_study(0, 5))
+    program = (
+        "import sys, time\n"
+        "from napari_dinobloom.io.study import Study\n"
+        "from napari_dinobloom.io.view import View, keep_view\n"
+        "from napari_dinobloom.ui import view_writer\n"
+        "view_writer.keep_view = lambda study, view: time.sleep(0.2) or keep_view(study, view)\n"
+        "writer, study = view_writer.ViewWriter(), Study.open(sys.argv[1])\n"
+        "for zoom in (1.0, 2.0, 3.0):\n"
+        "    writer.put(study, View(zoom=zoom))\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+    with Study.open(path, read_only=True) as left:
+        assert recall_view(left).zoom == 3.0
+
+
+def test_a_writer_goes_on_after_an_error_that_nobody_expected(make_study, monkeypatch) -> None:
+    study, said = make_study(), []
+
+    def fail(*_: object) -> bool:
+        raise RuntimeError("unheard of")
+
+    monkeypatch.setattr(threading, "excepthook", lambda about: said.append(str(about.exc_value)))
+    monkeypatch.setattr(view_writer, "keep_view", fail)
+    writer = view_writer.ViewWriter()
+    writer.put(study, View(zoom=1.0))
+    writer.flush()
+    assert said == ["unheard of"]
+    monkeypatch.setattr(view_writer, "keep_view", keep_view)
+    writer.put(study, View(zoom=2.0))
+    writer.flush()
+    assert recall_view(study).zoom == 2.0
 
 
 def test_what_a_newer_version_keeps_is_left_alone(make_study) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from napari_dinobloom.cells import measures
 from napari_dinobloom.cells.picture import as_picture, look_over
@@ -87,7 +88,7 @@ def segment(
     image: Any,
     pixel_size_um: float | None = None,
     *,
-    segmenter: str | Segmenter = "learned",
+    segmenter: str | Path | NDArray[np.integer] | Segmenter = "learned",
     tile: int | None = None,
     scratch: Path | None = None,
     region: Region | None = None,
@@ -101,8 +102,8 @@ def segment(
         rules of `napari_dinobloom.io.pixels`.
     pixel_size_um : float, optional
         Scale where it is known; else it is estimated from the cells.
-    segmenter : str or Segmenter
-        ``learned`` (bundled) or another by name, or an object that finds cells.
+    segmenter : str, Path, array or Segmenter
+        ``learned`` (bundled) or another by name, a file of marks, (Y, X) labels of int, or an object that finds cells.
     tile : int, optional
         Side in pixels of what is read and finished in one go, default 4096; decides memory, never the cells.
     scratch : Path, optional
@@ -129,7 +130,7 @@ def iter_segment(
     image: Any,
     pixel_size_um: float | None = None,
     *,
-    segmenter: str | Segmenter = "learned",
+    segmenter: str | Path | NDArray[np.integer] | Segmenter = "learned",
     tile: int | None = None,
     scratch: Path | None = None,
     region: Region | None = None,
@@ -137,7 +138,7 @@ def iter_segment(
     """Twin of `segment` that yields `Progress` and returns its result."""
     _check_numbers(pixel_size_um, tile)
     picture = as_picture(image)
-    finder = get_segmenter(segmenter) if isinstance(segmenter, str) else segmenter
+    finder = _finder(segmenter)
     if tile or scratch:
         finder = finder.tiled(tile, scratch)
     if region is not None:
@@ -158,6 +159,17 @@ def iter_segment(
     yield Progress(1, 1, f"{len(table)} cells")
     shape = (int(picture.shape[0]), int(picture.shape[1]))
     return Cells(found.masks, table, seen.scale, shape, notes, finder.name, finder.licence)
+
+
+def _finder(asked: str | Path | NDArray[np.integer] | Segmenter) -> Segmenter:
+    """What finds the cells: named, read from a file of marks, or labels that are there."""
+    if isinstance(asked, str | Path):
+        return get_segmenter(asked)
+    if isinstance(asked, np.ndarray):
+        from napari_dinobloom.cells.brought import Brought
+
+        return Brought.from_labels(asked)
+    return asked
 
 
 def _check_numbers(pixel_size_um: float | None, tile: int | None) -> None:

@@ -252,6 +252,8 @@ def _existing(name: str | Path) -> Path:
         return path
     near = difflib.get_close_matches(str(name), NAMES, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if path.suffix or path.name != str(name):
+        raise InputError(f"{path}: there is no such file or folder of marked cells. Check the name given as segmenter.")
     raise InputError(
         f"segmenter {str(name)!r} is neither {' nor '.join(NAMES)} nor a file or folder of marked cells{hint}"
         f"{'' if hint else '. Name its place with --labels, or choose the segmenter learned.'}"

@@ -10,6 +10,7 @@ import typer
 from napari_dinobloom.cli.options import AcceptLicence, Device, Precision, StudyFolder, UnderPseudonyms
 from napari_dinobloom.console import accepting, console, mendable, tell, watch
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.words import number_of
 
 
 def sample(
@@ -32,7 +33,7 @@ def sample(
             from napari_dinobloom.io.generate import iter_write_smears
 
             paths = watch(iter_write_smears(out or Path("sample"), fields, seed))
-        tell(f"{len(paths)} images in {paths[0].parent}")
+        tell(f"{number_of(len(paths), 'image')} in {paths[0].parent}")
 
 
 def export(
@@ -73,7 +74,8 @@ def label(
         from napari_dinobloom.pipeline.hand_labels import take_labels
 
         with Study.open(study) as opened:
-            tell(f"{take_labels(opened, table, who=reader or None)} cells have another class")
+            changed = take_labels(opened, table, who=reader or None)
+            tell(f"{number_of(changed, 'cell has', 'cells have')} another class")
 
 
 def agreement(

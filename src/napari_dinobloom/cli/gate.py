@@ -11,6 +11,7 @@ import typer
 from napari_dinobloom.cli.options import StudyFolder
 from napari_dinobloom.console import console, mendable, tell
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.words import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,8 @@ def gate_list(study: StudyFolder) -> None:
             _show(tables.counts[tables.counts["level"] == "all"][list(LISTED)].rename(columns=LISTED))
         for projection in gates.projections:
             if projection != gates.projection:
-                tell(f"map {projection[:8] or '(none)'}: {len(gates.tree_of(projection))} gates, not in use")
+                kept = number_of(len(gates.tree_of(projection)), "gate")
+                tell(f"map {projection[:8] or '(none)'}: {kept}, not in use")
 
 
 @gate_app.command("add")
@@ -102,7 +104,7 @@ def gate_delete(study: StudyFolder, gate: GateName) -> None:
     """Delete a gate with all below it."""
     with _opened(study) as gates:
         key = _key(gates.tree, gate)
-        tell(f"{len(gates.do(lambda tree: tree.delete(key))['new'])} gates deleted")
+        tell(f"{number_of(len(gates.do(lambda tree: tree.delete(key))['new']), 'gate')} deleted")
 
 
 @gate_app.command("rename")
@@ -226,7 +228,7 @@ def gate_import(
         from napari_dinobloom.explore.gate_export import read_gate_json
 
         act = gates.take(read_gate_json(file), parent=_key(gates.tree, parent))
-        tell(f"{len(act['new'])} gates taken over")
+        tell(f"{number_of(len(act['new']), 'gate')} taken over")
 
 
 @gate_app.command("copy")
@@ -238,7 +240,7 @@ def gate_copy(
     """Copy gates with those below them into another study on the same map."""
     with _opened(source, read_only=True) as gates, _opened(target) as other:
         keys = [_key(gates.tree, one) for one in gate] if gate else None
-        tell(f"{len(gates.copy_to(other, keys)['new'])} gates copied")
+        tell(f"{number_of(len(gates.copy_to(other, keys)['new']), 'gate')} copied")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import typer
 from napari_dinobloom.cli.options import MinDist, MoreInputs, Neighbours, Seed, StudyFolder
 from napari_dinobloom.console import DONE, accepting, console, mendable, summarise, tell, watch
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.words import number_of
 
 if TYPE_CHECKING:
     from napari_dinobloom.pipeline.maps import StoredMap
@@ -136,5 +137,5 @@ def _line(one: StoredMap) -> str:
     names = ("n_neighbors", "min_dist", "metric", "seed", "subset", "restandardise")
     params = " ".join(f"{name}={one.params[name]}" for name in names if one.params.get(name))
     state = "kept as it is" if one.frozen else "follows the cells" if one.active else "kept"
-    gates = f"{one.gates} gate{'' if one.gates == 1 else 's'}"
-    return f"{'*' if one.active else ' '} {one.hash[:8]}  {one.kind}  {one.cells} cells  {gates}  {state}  {params}"
+    cells, gates = number_of(one.cells, "cell"), number_of(one.gates, "gate")
+    return f"{'*' if one.active else ' '} {one.hash[:8]}  {one.kind}  {cells}  {gates}  {state}  {params}"

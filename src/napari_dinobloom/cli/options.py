@@ -97,6 +97,10 @@ MaskNeighbours = Annotated[
     bool | None, typer.Option("--mask-neighbours/--keep-neighbours", help="Paint other white cells in a crop over.")
 ]
 
+Retry = Annotated[
+    bool,
+    typer.Option("--retry", help="Try pictures again that were set aside: unreadable, or they ended their workers."),
+]
 WorkerCount = Annotated[
     int | None, typer.Option("--workers", help="Share the work among this many processes of one core each.")
 ]

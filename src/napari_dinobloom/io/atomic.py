@@ -23,10 +23,11 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it over `path`.
 
-    Works for a file and for a folder. After an error nothing of `path` has changed and the
+    Works for a file and for a folder. Without `sync` a file may be lost, or left empty, when the machine loses its
+    power: for what can be done without. After an error nothing of `path` has changed and the
     temporary is removed. A process killed in between leaves only a ``.part-`` name, which
     `sweep` removes.
     """
@@ -36,10 +37,12 @@ def replacing(path: Path) -> Iterator[Path]:
         if part.is_dir():
             _swap_folder(part, path)
         else:
-            with open(part, "rb+") as handle:
-                os.fsync(handle.fileno())
+            if sync:
+                with open(part, "rb+") as handle:
+                    os.fsync(handle.fileno())
             _replace_file(part, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     finally:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -82,9 +85,9 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` by UTF-8 `text` with Unix line ends, whole or not at all."""
-    with replacing(path) as part:
+def write_text(path: Path, text: str, *, sync: bool = True) -> None:
+    """Replace `path` by UTF-8 `text` with Unix line ends, whole or not at all; `sync` as in `replacing`."""
+    with replacing(path, sync=sync) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 

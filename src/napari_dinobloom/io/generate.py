@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_dinobloom.io.atomic import replacing, write_text
+from napari_dinobloom.io.atomic import disk_errors, replacing, write_text
 from napari_dinobloom.io.canvas import STAINS, Canvas
 from napari_dinobloom.io.cell_types import CELL_TYPES
 from napari_dinobloom.io.painting import add_platelets, add_red_cells, add_white_cells, photograph
@@ -143,6 +143,11 @@ def write_smears(folder: Path, n: int = 6, seed: int = 0, **options: float) -> l
     -------
     list of Path
         The pictures.
+
+    Raises
+    ------
+    StudyError
+        If the disk is full or the folder may not be written.
     """
     return drain(iter_write_smears(folder, n, seed, **options))
 
@@ -150,8 +155,9 @@ def write_smears(folder: Path, n: int = 6, seed: int = 0, **options: float) -> l
 def iter_write_smears(folder: Path, n: int = 6, seed: int = 0, **options: float) -> Steps[list[Path]]:
     """Twin of `write_smears` that yields `Progress`."""
     folder = Path(folder)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / "truth").mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        (folder / "truth").mkdir(parents=True, exist_ok=True)
     written, tables = [], []
     for index in range(n):
         name = f"smear-{index:03d}"
@@ -164,7 +170,8 @@ def iter_write_smears(folder: Path, n: int = 6, seed: int = 0, **options: float)
         tables.append(smear.table.assign(file=f"images/{name}.png", stain=smear.stain))
         written.append(path)
     if tables:
-        write_text(folder / "truth" / "cells.csv", pd.concat(tables, ignore_index=True).to_csv(index=False))
+        with disk_errors(folder):
+            write_text(folder / "truth" / "cells.csv", pd.concat(tables, ignore_index=True).to_csv(index=False))
     yield Progress(n, n, f"{n} fields")
     return written
 
@@ -173,7 +180,7 @@ def _write_png(path: Path, values: NDArray[np.generic]) -> None:
     """Write a picture or a 16-bit label image, whole or not at all."""
     from PIL import Image
 
-    with replacing(path) as part:
+    with disk_errors(path), replacing(path) as part:
         Image.fromarray(values).save(part, format="PNG", optimize=False)
 
 

@@ -26,7 +26,10 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], kind: str, ab
     document = json.dumps({"kind": kind, **about}, sort_keys=True, ensure_ascii=False, allow_nan=False)
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     with replacing(path) as part:
+        part.touch()
+        mode = part.stat().st_mode  # what the user's umask gives; safetensors would keep the file to its writer
         save_file(ordered, part, metadata={_KEY: document})
+        part.chmod(mode)
     return path
 
 

@@ -119,7 +119,8 @@ def recall_view(study: Study) -> View:
 def keep_view(study: Study, view: View) -> bool:
     """Keep how this user leaves a study; whether it could be written.
 
-    A view that a newer version left in the study is not touched: this user's own folder has ours then.
+    A view that a newer version left in the study is not touched: this user's own folder has ours then. May be called
+    in a second thread; nothing waits for the disk to have it for good, as it can be done without.
     """
     own, common = _places(study)
     path = own if study.read_only or _newer(common) else common
@@ -132,7 +133,7 @@ def keep_view(study: Study, view: View) -> bool:
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not (path.parent / manifest.NAME).is_file():  # renamed while it is open: nothing is made at the old place
             raise FileNotFoundError(f"{path.parent} is no study any more")
-        write_text(path, json.dumps(content, ensure_ascii=False) + "\n")
+        write_text(path, json.dumps(content, ensure_ascii=False) + "\n", sync=False)
     except (OSError, TypeError, ValueError) as error:
         _log.warning("the view of %s cannot be kept: %s", study.path, error)
         return False

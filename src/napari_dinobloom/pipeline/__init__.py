@@ -29,7 +29,8 @@ def run(inputs: str | Path | Sequence[str | Path], out: str | Path | Study, **se
         Study folder ``NAME.dinobloom``, made if it does not exist; or a study that is open for writing.
     **settings
         Fields of `RunSettings`; what is not given is as the study remembers it, else the default.
-        Also ``until`` (str), the last step to do, one of `STEPS`; and where the work is done, the fields of
+        Also ``until`` (str), the last step to do, one of `STEPS`; ``retry`` (bool), try pictures again that were set
+        aside, as they could not be read or ended their workers; and where the work is done, the fields of
         `pipeline.cluster.options.ClusterOptions`: ``workers=8`` for processes of this machine (a script then needs its
         ``if __name__ == "__main__":``), ``scheduler="tls://host:8786"`` for those of a Dask scheduler.
 

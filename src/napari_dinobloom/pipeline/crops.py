@@ -1,13 +1,11 @@
-"""Third step: one 224 x 224 picture per cell, in ``crops.zarr``.
+"""Third step: one 224 x 224 picture per cell, in ``crops.zarr`` (`io.crops`).
 
-The store has one row per row of the cell table, in chunks of 64, uncompressed, and in its attributes the key of every
-row. A new store is built beside the old one, takes over every chunk whose rows did not change, and replaces it whole.
-An uncompressed chunk is a plain file of its rows, so that each crop is written to its place as soon as it is cut.
+A new store is built beside the old one, takes over every row whose key did not change, and replaces it whole. Each crop
+is written to its place as soon as it is cut.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +22,8 @@ from napari_dinobloom.cells.neighbours import signatures
 from napari_dinobloom.cells.resample import MANY
 from napari_dinobloom.errors import ImageError, StudyError
 from napari_dinobloom.io.atomic import disk_errors, replacing
+from napari_dinobloom.io.crops import BLACK, ROWS, SHAPE, CropFiles, Pictures
+from napari_dinobloom.io.embeddings import Keys, Rows, keys_of
 from napari_dinobloom.io.masks import FieldMasks
 from napari_dinobloom.pipeline.settings import RunSettings, digest
 from napari_dinobloom.pipeline.workers import Workers
@@ -32,17 +32,9 @@ from napari_dinobloom.progress import Progress, Steps
 if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
 
-ROWS = 64
-SHAPE = (224, 224, 3)
-BYTES_EACH = 224 * 224 * 3
 FILE = "crops.zarr"
 PARTS = "crops.parts"
 """Folder of what other processes have cut, until it is in the store."""
-BLACK = "0" * 16
-"""Key of a crop that could not be cut, as its field is gone: of deleted cells only."""
-
-Pictures = NDArray[np.uint8]
-Rows = NDArray[np.intp]
 
 
 def policy_of(settings: RunSettings) -> CropPolicy:
@@ -80,24 +72,26 @@ def open_crops(study: Study) -> Any:
 
 
 def read_crop(study: Study, row: int) -> Pictures:
-    """Read one crop of the store, (224, 224, 3) uint8, without the 63 others of its chunk; zeros where it was not cut.
+    """Read one crop of the store, (224, 224, 3) uint8, without the others of its chunk; zeros where it was not cut.
 
     Raises
     ------
     StudyError
         The store cannot be read.
     """
-    number, place = divmod(row, ROWS)
-    path = _chunk(study.path / FILE, number)
-    try:
-        with path.open("rb") as file:
-            file.seek(place * BYTES_EACH)
-            data = file.read(BYTES_EACH)
-    except FileNotFoundError:
-        data = b""
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror or error}). Run `napari-dinobloom crop`.") from error
-    return np.frombuffer(data.ljust(BYTES_EACH, b"\0"), np.uint8).reshape(SHAPE)
+    crop: Pictures = CropFiles.of(study.path / FILE).read(row)[0]
+    return crop
+
+
+def stored_keys(study: Study) -> Keys:
+    """Key of each row of the store, (n,) uint64; that of a crop that could not be cut, as its field is gone, is 0.
+
+    Raises
+    ------
+    StudyError
+        There are no crops, or they have no keys that can be used.
+    """
+    return CropFiles.of(study.path / FILE).keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,34 +108,50 @@ class CropReader:
 
 def iter_crop_study(study: Study, settings: RunSettings, workers: Workers | None = None) -> Steps[None]:
     """Cut the crops of all cells whose picture, box, scale or policy changed."""
-    obs, policy = study.cells.obs, policy_of(settings)
+    obs, policy, store = study.cells.obs, policy_of(settings), study.path / FILE
     windows = find_windows(obs, policy)
-    keys = row_keys(study, obs, windows, policy)
-    old = _known_keys(study.path / FILE)
-    with disk_errors(study.path / FILE), replacing(study.path / FILE) as part:
-        array = _create(part, len(obs))
-        todo, uncut = np.ones(len(obs), bool), np.zeros(len(obs), bool)
-        for start in range(0, len(obs), ROWS):
-            same = keys[start : start + ROWS] == old[start : start + ROWS]
-            if same and take_over(study.path / FILE, part, start // ROWS):
-                todo[start : start + ROWS] = False
+    keys = keys_of(row_keys(study, obs, windows, policy))
+    with disk_errors(store), replacing(store) as part:
+        files = CropFiles.create(part, len(obs))
+        todo = yield from _iter_take_over(store, files, keys)
         if workers is not None and workers.apart:
             from napari_dinobloom.pipeline.cluster import chunks
 
-            work = chunks.Work(obs, windows, policy, todo, keys)
-            uncut[(yield from chunks.iter_cut_apart(study, work, part, workers))] = True
+            uncut = yield from chunks.iter_cut_apart(
+                study, chunks.Work(obs, windows, policy, todo, keys), files, workers
+            )
         else:
-            uncut[(yield from _iter_cut_here(study, obs, windows, policy, todo, part))] = True
+            uncut = yield from _iter_cut_here(study, obs, windows, policy, todo, files)
         total = int(todo.sum())
         yield Progress(total, total, "writing to the disk")
-        flush(part)
-        array.attrs["rows"] = [BLACK if black else key for key, black in zip(keys, uncut.tolist(), strict=True)]
+        keys[uncut] = BLACK
+        files.finish(keys)
     shutil.rmtree(study.path / PARTS, ignore_errors=True)
     return None
 
 
+def _iter_take_over(store: Path, files: CropFiles, keys: Keys) -> Steps[NDArray[np.bool_]]:
+    """Take the crops whose keys are the same over from the store that is there; tells which rows are to be cut."""
+    todo = np.ones(files.count, bool)
+    try:
+        old = CropFiles.of(store)
+        known = min(old.count, files.count)
+        todo[:known] = (keys[:known] != old.keys()[:known]) | ~old.whole()[:known]
+    except StudyError:  # there is none, or it is damaged: everything is cut
+        return todo
+    for number in files.numbers():
+        rows = np.flatnonzero(~todo[number * files.per_file :][: files.per_file]) + number * files.per_file
+        if len(rows):
+            try:
+                files.take(old, rows)
+            except StudyError:  # the disk cannot read it any more
+                todo[rows] = True
+            yield Progress(0, int(todo.sum()), "taking over what is there")
+    return todo
+
+
 def _iter_cut_here(
-    study: Study, obs: pd.DataFrame, windows: Windows, policy: CropPolicy, todo: NDArray[np.bool_], part: Path
+    study: Study, obs: pd.DataFrame, windows: Windows, policy: CropPolicy, todo: NDArray[np.bool_], files: CropFiles
 ) -> Steps[Rows]:
     """Cut rows field by field into a new store; returns those that could not be cut."""
     uncut = np.zeros(len(obs), bool)
@@ -151,7 +161,7 @@ def _iter_cut_here(
         made = 0
         uncut[rows] = True
         for places, pictures in _cut(study, field, obs.iloc[rows], windows[rows], policy, many=total >= MANY):
-            write_rows(part, rows[places], pictures)
+            files.write(rows[places], pictures)
             uncut[rows[places]] = False
             made += len(places)
             yield Progress(done + made, total, field)
@@ -188,67 +198,6 @@ def _signatures(study: Study, field: str, cells: pd.DataFrame, windows: Windows)
     except StudyError:
         return [""] * len(cells)
     return signatures(cells, masks, windows)
-
-
-def _create(path: Path, rows: int) -> Any:
-    import zarr
-
-    return zarr.create_array(path, shape=(rows, *SHAPE), chunks=(ROWS, *SHAPE), dtype="uint8", compressors=None)
-
-
-def _known_keys(path: Path) -> list[str]:
-    """Row keys of the store as it is; empty if there is none or it is damaged."""
-    import zarr
-
-    if not path.is_dir():
-        return []
-    try:
-        keys = zarr.open_array(path, mode="r").attrs.get("rows", [])
-    except Exception:  # damaged: everything is cut again
-        return []
-    return [str(key) for key in keys] if isinstance(keys, list) else []
-
-
-def _chunk(store: Path, number: int) -> Path:
-    """File of a chunk."""
-    return store / "c" / str(number) / "0" / "0" / "0"
-
-
-def take_over(old: Path, new: Path, number: int) -> bool:
-    """Link (or copy) one chunk file of the old store into the new one; False if it is missing or not whole."""
-    source, target = _chunk(old, number), _chunk(new, number)
-    if not source.is_file() or source.stat().st_size != ROWS * BYTES_EACH:
-        return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-    return True
-
-
-def write_rows(store: Path, rows: Rows, pictures: Pictures) -> None:
-    """Write crops to their rows; what no crop was written to reads as zeros."""
-    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-    chunk_starts = np.flatnonzero(rows % ROWS == 0)
-    for run in np.split(np.arange(len(rows)), np.union1d(starts, chunk_starts)[1:]):
-        number, place = divmod(int(rows[run[0]]), ROWS)
-        path = _chunk(store, number)
-        fresh = not path.exists()
-        if fresh:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w+b" if fresh else "r+b") as file:
-            if fresh:
-                file.truncate(ROWS * BYTES_EACH)
-            file.seek(place * BYTES_EACH)
-            file.write(pictures[run[0] : run[-1] + 1].data)
-
-
-def flush(store: Path) -> None:
-    """Wait until all chunks are on the disk: the keys, which are written next, say that they are whole."""
-    for path in store.glob("c/*/0/0/0"):
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
 
 
 def by_field(obs: pd.DataFrame, todo: NDArray[np.bool_]) -> list[tuple[str, Rows]]:

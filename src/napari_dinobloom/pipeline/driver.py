@@ -53,7 +53,12 @@ class Step:
 
 
 def iter_outcome(
-    inputs: str | Path | Sequence[str | Path], out: str | Path | Study, *, until: str = "report", **asked: Any
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path | Study,
+    *,
+    until: str = "report",
+    retry: bool = False,
+    **asked: Any,
 ) -> Steps[Outcome]:
     """Do what `napari_dinobloom.pipeline.run` says; returns an `Outcome`."""
     from napari_dinobloom.pipeline import results
@@ -69,12 +74,14 @@ def iter_outcome(
         if ours:
             ends.callback(study.close)
         workers.begin(study.path)
+        if retry:
+            found = read.set_aside(study, found)
         outcome = Outcome(study, settings, [(p.name, p.message) for p in found.problems])
         atlas = classify.find_atlas(settings)
         results.keep_scheme(study, settings)
         _remember(study, settings)
         started = time.perf_counter()
-        reading = yield from _named("read", read.iter_read(study, found))
+        reading = yield from _named("read", read.iter_read(study, found, retry=retry))
         outcome.problems += [(p.name, p.message) for p in reading]
         if not segment.usable(study):
             raise InputError(_nothing(outcome.problems))
@@ -182,7 +189,8 @@ def _prepare(
             study.close()
             raise
     if not given:
-        raise InputError(f"{path}: there is no such study. Name the images to make it of, or an existing study.")
+        what = "is not a study (it holds no study.json)" if path.exists() else "there is no such study"
+        raise InputError(f"{path}: {what}. Name the images to make it of, or an existing study.")
     settings = resolve({}, asked)
     found = read.find(given, settings)
     _check_method(path, settings, asked, until, here=here)

@@ -23,7 +23,7 @@ from napari_dinobloom.cells.stain_transfer import METHODS
 from napari_dinobloom.errors import EncoderError, StudyError
 from napari_dinobloom.io.embeddings import KEPT, Block, Embedded, EmbeddingSet, Keys, Rows, Sink, keys_of, read_blocks
 from napari_dinobloom.io.vectors import FLOAT32, lazy, stays
-from napari_dinobloom.pipeline.crops import FILE, open_crops, policy_of, row_keys
+from napari_dinobloom.pipeline.crops import open_crops, policy_of, row_keys, stored_keys
 from napari_dinobloom.pipeline.settings import RunSettings, digest, resolve
 from napari_dinobloom.pipeline.stains import StudyStains, iter_find_stains
 from napari_dinobloom.pipeline.workers import Workers
@@ -129,7 +129,7 @@ def iter_embed_study(study: Study, settings: RunSettings, workers: Workers | Non
     What computed them goes into `settings.computes`: a study may have moved to a machine with other devices.
     """
     crops = open_crops(study)
-    keys = _stored_keys(study, crops)
+    keys = stored_keys(study)
     adata = study.cells
     if len(keys) != adata.n_obs:
         raise StudyError(f"{study.path}: {len(keys)} crops but {adata.n_obs} cells; run again to cut them anew.")
@@ -294,15 +294,6 @@ def _table(adata: Any, embeddings: Any, about: dict[str, str]) -> Any:
     table.obsm["spatial"] = adata.obsm["spatial"]
     table.uns["dinobloom"] = about
     return table
-
-
-def _stored_keys(study: Study, crops: Any) -> Keys:
-    """Keys of the crops in the store, row for row."""
-    try:
-        return keys_of(list(crops.attrs["rows"]))
-    except (KeyError, TypeError, ValueError) as error:
-        path = study.path / FILE
-        raise StudyError(f"{path}: the crops have no usable keys ({error}); delete it and run again.") from error
 
 
 # What is there

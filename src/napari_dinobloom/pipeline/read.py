@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dinobloom.errors import ImageError, InputError
+from napari_dinobloom.errors import ImageError, InputError, StudyError
 from napari_dinobloom.io.fields import INSIDE, FieldRecord, make_id, stem_of
 from napari_dinobloom.io.fingerprint import fingerprint_of
 from napari_dinobloom.io.inputs import Grouping, Inputs, Problem, Source, find_images
@@ -59,10 +59,31 @@ def find(inputs: Sequence[Given], settings: RunSettings) -> Found:
     return Found(tuple(found.files), tuple(slides), tuple(patients), tuple(found.problems))
 
 
-def iter_read(study: Study, found: Found) -> Steps[list[Problem]]:
+def set_aside(study: Study, found: Found) -> Found:
+    """Add to the inputs of a run the pictures of its study that were set aside, each for the slide that it was of."""
+    given = {source.path.resolve() for source in found.sources}
+    sources, slides, patients = list(found.sources), list(found.slides), list(found.patients)
+    problems = list(found.problems)
+    for record in study.fields:
+        if record.status != "failed":
+            continue
+        try:
+            path = study.locate(record)
+        except StudyError as error:
+            problems.append(Problem(record.file, str(error)))
+            continue
+        if path.resolve() not in given:
+            sources.append(Source(path, path.parents[record.file.count("/")], record.file))
+            slides.append(record.slide)
+            patients.append(record.patient)
+    return Found(tuple(sources), tuple(slides), tuple(patients), tuple(problems))
+
+
+def iter_read(study: Study, found: Found, *, retry: bool = False) -> Steps[list[Problem]]:
     """Take the pictures into the study: hash them, read their headers, give them ids; known ones stay as they are.
 
     A picture whose content changed keeps its field. A picture with the bytes of another field is noted and left out.
+    One that was set aside stays so while its bytes are the same, unless it is to be tried again (`retry`).
 
     Returns
     -------
@@ -77,6 +98,8 @@ def iter_read(study: Study, found: Found) -> Steps[list[Problem]]:
         yield Progress(i, len(found.sources), source.path.name)
         root, file = _root(study, source)
         known = records.get(places.get((root, file), ""))
+        if retry and known and known.status == "failed":
+            known = replace(known, sha256="")
         record, problem = _look(source, known, root, file, set(records))
         groups = (found.slides[i], found.patients[i])
         if root == INSIDE:  # pictures that the study keeps itself lie in a folder whose name says nothing

@@ -127,10 +127,14 @@ class Legend:
         return self._entries[name].place
 
 
+def tag_of(name: str) -> str:
+    """Class `name` in a few capital letters, for places that are narrow."""
+    return _TAGS.get(name) or describe(name).title[:5].upper()
+
+
 def _entry(name: str, place: int, palette: Mapping[str, str], titles: Mapping[str, str]) -> Entry:
     """The legend's line for class `name`."""
     known = describe(name)
     given = str(palette.get(name, ""))
     colour = given if _HEX.fullmatch(given) else known.colour
-    tag = _TAGS.get(name) or known.title[:5].upper()
-    return Entry(name, titles.get(name) or known.title, tag, colour, f"k{place}", place)
+    return Entry(name, titles.get(name) or known.title, tag_of(name), colour, f"k{place}", place)

@@ -15,6 +15,7 @@ from napari_dinobloom.report.counting import flag, text
 from napari_dinobloom.report.differential import FEW
 from napari_dinobloom.report.figures import BarFigure, bar_figure
 from napari_dinobloom.report.legend import Entry, Legend
+from napari_dinobloom.words import number_of
 
 if TYPE_CHECKING:
     from napari_dinobloom.io.study import FieldRecord
@@ -216,8 +217,8 @@ def _failed(fields: Sequence[FieldRecord], problems: Sequence[tuple[str, str]]) 
     if not items:
         return None
     text = "They are missing from every number below."
-    title = f"{_number(len(items), 'input')} could not be used"
-    return Caution("warning", title, text, items, f"{_number(len(items), 'input')} not used")
+    title = f"{number_of(len(items), 'input')} could not be used"
+    return Caution("warning", title, text, items, f"{number_of(len(items), 'input')} not used")
 
 
 def _lost(obs: pd.DataFrame) -> Caution | None:
@@ -229,11 +230,11 @@ def _lost(obs: pd.DataFrame) -> Caution | None:
     more = f" {len(lost) - len(items)} more are not listed." if len(lost) > len(items) else ""
     return Caution(
         "warning",
-        f"{_number(len(lost), 'cell')} named by a person and not found again",
+        f"{number_of(len(lost), 'cell')} named by a person and not found again",
         "The field was segmented anew. They are not counted; their names are kept. Add them by hand if they are cells."
         + more,
         items,
-        f"{_number(len(lost), 'named cell')} not found again",
+        f"{number_of(len(lost), 'named cell')} not found again",
     )
 
 
@@ -244,7 +245,7 @@ def _noted(fields: Sequence[FieldRecord]) -> Caution | None:
         return None
     items = tuple((field.file, field.problem) for field in noted[:NAMES_SHOWN])
     more = f" {len(noted) - len(items)} more are not listed." if len(noted) > len(items) else ""
-    return Caution("note", f"{_number(len(noted), 'field')} with a note", f"They are used as they are.{more}", items)
+    return Caution("note", f"{number_of(len(noted), 'field')} with a note", f"They are used as they are.{more}", items)
 
 
 def _far(cells: pd.DataFrame, atlas: Mapping[str, object]) -> Caution | None:
@@ -257,7 +258,8 @@ def _far(cells: pd.DataFrame, atlas: Mapping[str, object]) -> Caution | None:
     share = far / len(measured)
     if not far:
         return None
-    title = f"{far:,} of {_number(len(measured), 'counted cell')} ({share:.1%}) beyond the distance limit of the atlas"
+    of = number_of(len(measured), "counted cell")
+    title = f"{far:,} of {of} ({share:.1%}) beyond the distance limit of the atlas"
     slides = [one for one in by_slide(measured, cells.loc[measured.index, "slide"].to_numpy(str), limit) if one.unlike]
     if share < FAR_SHARE and not slides:
         return Caution("note", title, "They look like no reference cell. A few such cells are expected in any smear.")
@@ -268,7 +270,7 @@ def _far(cells: pd.DataFrame, atlas: Mapping[str, object]) -> Caution | None:
         "reserve. The command classify with --adapt auto tries what brings the cells nearer; better is an atlas made "
         "from smears of your own laboratory."
         + (" Slides whose stain is unlike the reference beyond doubt:" if slides else ""),
-        tuple((one.slide, f"{one.far:,} of {_number(one.cells, 'cell')}") for one in slides[:NAMES_SHOWN]),
+        tuple((one.slide, f"{one.far:,} of {number_of(one.cells, 'cell')}") for one in slides[:NAMES_SHOWN]),
         short=f"{share:.0%} unlike the atlas",
     )
 
@@ -280,7 +282,7 @@ def _scale(cells: pd.DataFrame) -> Caution | None:
         return None
     return Caution(
         "warning",
-        f"The pixel size of {_number(fields, 'field')} was assumed",
+        f"The pixel size of {number_of(fields, 'field')} was assumed",
         "Neither the file nor the red cells told it. If it is wrong, cells are missed or cut out at another size than "
         "those of the atlas: give the pixel size and run again.",
         short="pixel size assumed",
@@ -294,11 +296,11 @@ def _few(found: Sequence[Group]) -> Caution | None:
     short = [g for g in patients if g.total < few]
     if not short:
         return None
-    items = tuple((g.patient, _number(g.total, "cell")) for g in short[:NAMES_SHOWN])
+    items = tuple((g.patient, number_of(g.total, "cell")) for g in short[:NAMES_SHOWN])
     more = f" {len(short) - len(items)} more are not listed." if len(short) > len(items) else ""
     return Caution(
         "warning" if few == FEW[0] else "note",
-        f"Fewer than {few} cells counted for {_number(len(short), 'patient')}",
+        f"Fewer than {few} cells counted for {number_of(len(short), 'patient')}",
         "The intervals are wide; a rare class can be missed altogether." + more,
         items,
         f"fewer than {few} cells",
@@ -314,7 +316,7 @@ def _unsure(cells: pd.DataFrame) -> Caution | None:
     share = unsure / len(counted)
     return Caution(
         "warning" if share >= UNSURE_SHARE else "note",
-        f"{_number(unsure, 'counted cell')} ({share:.1%}) left unclassified",
+        f"{number_of(unsure, 'counted cell')} ({share:.1%}) left unclassified",
         "Too few of their nearest reference cells agreed, or all are too far away. They stay in the denominator; see "
         "their gallery.",
         short=f"{share:.0%} unclassified",
@@ -336,11 +338,6 @@ def _unchecked(cells: pd.DataFrame) -> Caution | None:
     seen = int((cells["by_hand"] | cells["reviewed"]).sum())
     return Caution(
         "note",
-        f"{seen:,} of {_number(len(cells), 'cell')} checked by a person",
+        f"{seen:,} of {number_of(len(cells), 'cell')} checked by a person",
         "Classes not given by a person come from the classifier, where there is one.",
     )
-
-
-def _number(n: int, noun: str) -> str:
-    """Return `n` with its noun, as in "1 cell" and "1,204 cells"."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -34,7 +34,7 @@ def describe_act(entry: Entry) -> str:
         op = "undelete"
     if op in ("merge", "split"):
         count -= sum(cell not in entry.old_shapes for cell in entry.new_shapes)  # without those that it made
-    return text(f"act.{op}", cells=text("act.cells.one" if count == 1 else "act.cells.many", count=count))
+    return text(f"act.{op}", count=count)
 
 
 def _name(node: dict[str, Any]) -> str:

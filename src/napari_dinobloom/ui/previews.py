@@ -12,6 +12,7 @@ from qtpy.QtGui import QImage, QPixmap
 
 from napari_dinobloom.cells.crop import Cutter, find_windows
 from napari_dinobloom.errors import DinoBloomError
+from napari_dinobloom.io.embeddings import Keys, keys_of
 from napari_dinobloom.io.study import Study
 
 Crops = tuple[tuple[str, ...], npt.NDArray[np.uint8], str]
@@ -59,7 +60,7 @@ class CropReader:
         rows, windows = self._obs.iloc[at], self._windows[at]
         crops = np.zeros((len(at), size, size, 3), np.uint8)
         left = []
-        keys = row_keys(self._study, rows, windows, self._policy)
+        keys = keys_of(row_keys(self._study, rows, windows, self._policy))
         for place, (row, key) in enumerate(zip(at.tolist(), keys, strict=True)):
             if row < len(self._keys) and self._keys[row] == key:
                 crops[place] = read_crop(self._study, row)
@@ -106,15 +107,14 @@ def crops_of(study: Study, cells: Sequence[str]) -> Crops:
         return tuple(cells), np.zeros((0, 1, 1, 3), np.uint8), str(error)
 
 
-def _stored_keys(study: Study) -> list[str]:
+def _stored_keys(study: Study) -> Keys:
     """The key of each row of the store of crops; none where there is no store."""
-    from napari_dinobloom.pipeline.crops import open_crops
+    from napari_dinobloom.pipeline.crops import stored_keys
 
     try:
-        keys = open_crops(study).attrs.get("rows", [])
+        return stored_keys(study)
     except DinoBloomError:
-        return []
-    return [str(key) for key in keys] if isinstance(keys, list) else []
+        return np.zeros(0, np.uint64)
 
 
 def pixmap(crop: npt.NDArray[np.uint8], side: int, ratio: float = 1.0) -> QPixmap:

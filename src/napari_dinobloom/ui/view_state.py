@@ -1,7 +1,8 @@
 """A study comes back as it was left: layers, camera, map, selection, and what the windows were set to.
 
-Every few seconds the viewer is looked at, and what has changed is kept (`napari_dinobloom.io.view`), so that a process
-that is killed loses no more than that. Nothing here changes the study, and none of it can fail it.
+Every few seconds the viewer is looked at, and what has changed is kept (`napari_dinobloom.io.view`) by a second thread,
+so that a process that is killed loses no more than that and a slow disk holds nobody up. Nothing here changes the
+study, and none of it can fail it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import pandas as pd
 from qtpy.QtCore import QTimer
 
 from napari_dinobloom.io.study import Study
-from napari_dinobloom.io.view import View, keep_view, recall_view
+from napari_dinobloom.io.view import View, recall_view
 from napari_dinobloom.ui.gating import gating_of
 from napari_dinobloom.ui.layer_looks import layer_views
 from napari_dinobloom.ui.map.colouring import CLASS, DENSITY, GATE
 from napari_dinobloom.ui.session import Session
+from napari_dinobloom.ui.view_writer import ViewWriter
 
 EVERY = 3000
 """Milliseconds between two looks."""
@@ -42,6 +44,7 @@ class ViewKeeper:
         self._kept: View | None = None
         self._seen = View()
         self._ever: set[str] = set()
+        self._writer = ViewWriter()
         self._timer = QTimer()
         self._timer.setInterval(EVERY)
         self._timer.timeout.connect(self.keep)
@@ -51,7 +54,7 @@ class ViewKeeper:
         self._going = QTimer()  # runs while layers are taken away in one go, as when the viewer closes
         self._going.setSingleShot(True)
         session.events.study.connect(self._on_study)
-        session.events.leaving.connect(self.keep)
+        session.events.leaving.connect(self.leave)
         viewer.layers.events.removing.connect(self._on_removing)
         self._timer.start()
         if session.study is not None:  # windows of ours come and go while a study is open: it stays as it is
@@ -59,24 +62,29 @@ class ViewKeeper:
 
     def detach(self) -> None:
         """Keep the view a last time, and stop."""
-        self.keep()
+        self.leave()
         with suppress(RuntimeError):  # at the end of the program Qt may have taken the timers away already
             self._timer.stop()
             self._soon.stop()
             self._going.stop()
         self._session.events.study.disconnect(self._on_study, missing_ok=True)
-        self._session.events.leaving.disconnect(self.keep, missing_ok=True)
+        self._session.events.leaving.disconnect(self.leave, missing_ok=True)
         self._viewer.layers.events.removing.disconnect(self._on_removing)
 
     def keep(self, _event: object = None) -> None:
-        """Keep the view of the open study where it has changed."""
+        """Keep the view of the open study where it has changed; it is written in a second thread."""
         study = self._session.study
         if study is None or study is not self._study:
             return
         self._look()
         if self._seen != self._kept:
-            keep_view(study, self._seen)  # where it cannot be written, it is tried again with the next change
+            self._writer.put(study, self._seen)  # where it cannot be written, it is tried again with the next change
             self._kept = self._seen
+
+    def leave(self, _event: object = None) -> None:
+        """Keep the view of a study that is about to be closed, and wait until it is written."""
+        self.keep()
+        self._writer.flush()
 
     def restore(self) -> None:
         """Bring back what can be: cells, gates and columns that are there no more are passed over."""

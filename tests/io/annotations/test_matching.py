@@ -38,6 +38,12 @@ def test_marks_beside_the_images(tmp_path):
     assert match_files(tmp_path, images, ENDINGS) == {"a.png": tmp_path / "a_mask.png", "b.png": tmp_path / "b.xml"}
 
 
+def test_label_images_that_this_program_exported_are_found(tmp_path):
+    images = _images(tmp_path / "images", "a.png")
+    marks = _touch(tmp_path / "tables", "a-cells.png")
+    assert match_files(marks, images, ENDINGS) == {"a.png": marks / "a-cells.png"}
+
+
 def test_one_file_goes_with_the_only_image_whatever_its_name(tmp_path):
     images = _images(tmp_path, "smear.png", "second.png")
     marks = _touch(tmp_path, "second_labels.png") / "second_labels.png"

@@ -14,10 +14,11 @@ from PIL import Image
 
 from napari_dinobloom.cells import learned
 from napari_dinobloom.cells import segment as segmentation
+from napari_dinobloom.io import crops
 from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline import field_cells, run
-from napari_dinobloom.pipeline.cluster import chunks, units
-from napari_dinobloom.pipeline.crops import PARTS, iter_crop_study, open_crops
+from napari_dinobloom.pipeline.cluster import units
+from napari_dinobloom.pipeline.crops import PARTS, iter_crop_study, open_crops, stored_keys
 from napari_dinobloom.pipeline.embed import iter_embed_study
 from napari_dinobloom.pipeline.segment import iter_segment_study
 from napari_dinobloom.pipeline.settings import RunSettings, resolve
@@ -99,7 +100,7 @@ def test_cells_that_a_worker_left_are_taken_and_not_sought_again(smears: Path, t
 def test_files_of_crops_that_were_cut_before_a_stop_are_taken(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "FILES", 1)
+    monkeypatch.setattr(crops, "CHUNKS", 1)
     one = run(pictures, tmp_path / "one.dinobloom", until="crop", cells=True)
     with run(pictures, tmp_path / "two.dinobloom", until="segment", cells=True) as made:
         settings = resolve(made.settings, {})
@@ -112,8 +113,26 @@ def test_files_of_crops_that_were_cut_before_a_stop_are_taken(
         drain(iter_crop_study(study, settings, second := Apart()))
         assert len(second.done) == 1
         assert np.array_equal(open_crops(study)[...], open_crops(one)[...])
-        assert open_crops(study).attrs["rows"] == open_crops(one).attrs["rows"]
+        assert np.array_equal(stored_keys(study), stored_keys(one))
         assert not (study.path / PARTS).exists()
+
+
+def test_of_a_file_that_is_there_in_part_only_what_changed_is_cut(pictures: Path, tmp_path: Path) -> None:
+    with run(pictures, tmp_path / "s.dinobloom", until="crop", cells=True) as made:
+        settings = resolve(made.settings, {})
+    with Study.open(tmp_path / "s.dinobloom") as study:
+        before = open_crops(study)[...]
+        table = study.cells
+        table.obs.loc[table.obs.index[[3, 70]], "y1"] -= 2
+        study.save_cells(table)
+        drain(iter_crop_study(study, settings, workers := Apart()))
+        assert [job.rows.tolist() for job in workers.done] == [[3, 70]]
+        cut_apart = open_crops(study)[...]
+        drain(iter_crop_study(study, replace(settings, interpolation="bicubic")))
+        drain(iter_crop_study(study, settings))
+        assert np.array_equal(cut_apart, open_crops(study)[...])
+        changed = (cut_apart != before).any(axis=(1, 2, 3))
+    assert changed.nonzero()[0].tolist() == [3, 70]
 
 
 @pytest.mark.parametrize("settings", [{"mask_neighbours": True}, {"stain": "reinhard"}])

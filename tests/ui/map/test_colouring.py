@@ -9,6 +9,7 @@ import pytest
 from napari_dinobloom.explore.gate_tree import GateTree
 from napari_dinobloom.explore.gates import BooleanGate, RangeGate
 from napari_dinobloom.ui.map import colouring
+from napari_dinobloom.ui.map.ink import DARK, LIGHT
 
 pytestmark = pytest.mark.gui
 
@@ -51,6 +52,23 @@ def test_switched_off_categories_are_invisible() -> None:
     found = colouring.by_name(_table(), "slide")
     assert found.seen(frozenset({"b"})).tolist() == [True, False, False, False]
     assert found.table[:, 3].tolist() == [1.0, 1.0]
+
+
+def test_only_some_cells_are_counted() -> None:
+    found = colouring.by_name(_table(), "slide").counted_among(np.array([True, True, False, False]))
+    assert [(entry.key, entry.count) for entry in found.entries] == [("b", 1), ("a", 1)]
+    assert colouring.by_density(np.zeros((4, 2), np.float32)).counted_among(np.ones(4, bool)).entries == ()
+
+
+def test_dark_categories_are_made_lighter_on_a_dark_background_and_scales_are_not() -> None:
+    found = colouring.by_class(_table(), {"monocyte": "#332288", "lymphocyte": "#e69f00"})
+    dark, light = found.recoloured(DARK.seen), found.recoloured(LIGHT.seen)
+    shown = {entry.key: entry.colour for entry in dark.entries}
+    assert (shown["monocyte"], shown["lymphocyte"]) == ("#8f85be", "#e69f00")
+    assert [colouring.hexed(row) for row in dark.table] == [entry.colour for entry in dark.entries]
+    assert light.entries == found.entries
+    scale = colouring.by_value(np.arange(4.0))
+    assert scale.recoloured(DARK.seen) is scale
 
 
 def test_gates_colour_their_own_cells_the_lowest_first() -> None:

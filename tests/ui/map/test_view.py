@@ -281,3 +281,18 @@ def test_axes_that_stood_in_for_a_map_go_when_it_comes(make_map) -> None:
     shown.session.axes = ("area_px", "confidence")  # chosen, not a stand-in
     shown.session.revision += 1
     assert shown.session.axes == ("area_px", "confidence")
+
+
+def test_the_legend_counts_the_cells_that_are_shown_and_has_no_empty_room(make_map) -> None:
+    shown = make_map()
+    shown.view.gating.add(RectangleGate(name="a", axes=shown.session.axes, range_min=(-6, -3), range_max=(0, 3)))
+    key = shown.view.gating.tree.keys[0]
+    shown.session.population = key
+    legend, inside = shown.view.legend, int(shown.view.gating.masks()[key].sum())
+    lines = [legend.list.item(at).text() for at in range(legend.list.count())]
+    assert sum(int(line.rpartition("  ")[2]) for line in lines) == inside
+    assert legend.list.maximumHeight() < legend.list.sizeHintForRow(0) * (len(lines) + 1)
+    assert legend.width() <= legend.maximumWidth()
+    shown.session.colour_by = "area_px"
+    strip = legend.scale.grab().toImage()
+    assert strip.pixelColor(3, 3) != strip.pixelColor(60, 3)

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from napari_dinobloom.errors import InputError
 from napari_dinobloom.io.fields import stem_of
 
-TAILS = ("_cp_masks", "_masks", "_mask", "_labels", "_label")
-"""What other programs put behind the name of the image."""
+TAILS = ("_cp_masks", "_masks", "_mask", "_labels", "_label", "-cells")
+"""What other programs, and last the export of this one, put behind the name of the image."""
 
 SKIPPED = ("classes.txt", "obj.names")
 

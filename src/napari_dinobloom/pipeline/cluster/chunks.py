@@ -1,18 +1,19 @@
-"""Cutting crops by other processes: each does some whole files of the store, and leaves them in a folder of its own.
+"""Cutting crops by other processes: each does one file of the store, and leaves it in a folder of its own.
 
-The one that asked links these files into the new store. The folders outlast its end, so that the next run goes on, and
-go when the store is in its place.
+The one that asked links these files into the new store, or copies what is new where a file was there in part: no two
+ever write one file. The folders outlast its end, so that the next run goes on, and go when the store is in its place.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,18 +23,15 @@ from napari_dinobloom.cells.crop import CropPolicy, Windows
 from napari_dinobloom.cells.resample import MANY
 from napari_dinobloom.errors import ImageError, StudyError
 from napari_dinobloom.io.atomic import disk_errors, replacing
+from napari_dinobloom.io.crops import CropFiles, Pictures
+from napari_dinobloom.io.embeddings import Keys, Rows
 from napari_dinobloom.io.smear import read_smear
 from napari_dinobloom.pipeline import crops
-from napari_dinobloom.pipeline.crops import ROWS, Rows
-from napari_dinobloom.pipeline.settings import digest
 from napari_dinobloom.pipeline.workers import Workers
 from napari_dinobloom.progress import Progress, Steps
 
 if TYPE_CHECKING:
     from napari_dinobloom.io.study import Study
-
-FILES = 8
-"""Files of the store that are cut in one go."""
 
 UNCUT = "uncut.json"
 """File of a part: its rows that could not be cut."""
@@ -44,12 +42,12 @@ COLUMNS = ("field", "y0", "x0", "y1", "x1", "deleted")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CropJob:
-    """Rows of whole files of the store.
+    """Rows of one file of the store.
 
     Attributes
     ----------
-    place : Path
-        Folder for the files.
+    files : CropFiles
+        Where to leave them: a folder for this file of the store.
     rows : (n,) array of int
         Rows of the cell table.
     cells : DataFrame
@@ -66,7 +64,7 @@ class CropJob:
         Whether hundreds will be cut in all.
     """
 
-    place: Path
+    files: CropFiles
     rows: Rows
     cells: pd.DataFrame
     windows: Windows
@@ -74,6 +72,11 @@ class CropJob:
     pictures: dict[str, Path]
     study: Path
     many: bool
+
+    @property
+    def place(self) -> Path:
+        """Folder for the file."""
+        return self.files.folder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,8 +92,8 @@ class Work:
     policy : CropPolicy
         How to cut.
     todo : (n,) array of bool
-        Rows to cut; all of a file of the store or none.
-    keys : list of str
+        Rows to cut.
+    keys : (n,) array of uint64
         Key of each row.
     """
 
@@ -98,15 +101,15 @@ class Work:
     windows: Windows
     policy: CropPolicy
     todo: NDArray[np.bool_]
-    keys: list[str]
+    keys: Keys
 
 
-def iter_cut_apart(study: Study, work: Work, into: Path, workers: Workers) -> Steps[Rows]:
-    """Have rows cut, and link their files into a new store; returns the rows that could not be cut."""
-    home = study.path / crops.PARTS / digest(work.keys)
+def iter_cut_apart(study: Study, work: Work, into: CropFiles, workers: Workers) -> Steps[Rows]:
+    """Have rows cut, and take them into a new store; returns the rows that could not be cut."""
+    home = study.path / crops.PARTS / _named(work.keys)
     for old in set((study.path / crops.PARTS).glob("*")) - {home}:
         shutil.rmtree(old, ignore_errors=True)  # of another table
-    jobs = list(_jobs(study, work, home))
+    jobs = list(_jobs(study, work, replace(into, folder=home)))
     done, total = 0, int(work.todo.sum())
     uncut: list[int] = []
     waiting = [job for job in jobs if not (job.place / UNCUT).is_file()]
@@ -127,7 +130,7 @@ def iter_cut_apart(study: Study, work: Work, into: Path, workers: Workers) -> St
 
 
 def cut_files(job: CropJob) -> None:
-    """Cut the rows of some files of the store into a folder of their own; done again it is the same."""
+    """Cut rows of a file of the store into a folder of its own; done again it is the same."""
     if (job.place / UNCUT).is_file():
         return
     uncut = np.ones(len(job.rows), bool)
@@ -135,16 +138,17 @@ def cut_files(job: CropJob) -> None:
         job.place.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(job.place), replacing(job.place) as part:
         part.mkdir()
+        files = replace(job.files, folder=part)
         for field, mine in crops.by_field(job.cells, np.ones(len(job.rows), bool)):
             for places, pictures in _cut(job, field, mine):
-                crops.write_rows(part, job.rows[places], pictures)
+                files.write(job.rows[places], pictures)
                 uncut[places] = False
-        crops.flush(part)
+        files.finish()
         (part / UNCUT).write_text(json.dumps(job.rows[uncut].tolist()), encoding="utf-8")
 
 
-def _jobs(study: Study, work: Work, home: Path) -> Iterator[CropJob]:
-    """Cut the work into jobs: whole files of the store, a few side by side."""
+def _jobs(study: Study, work: Work, home: CropFiles) -> Iterator[CropJob]:
+    """Cut the work into jobs: for each file of the store its rows that are to be cut."""
     rows = np.flatnonzero(work.todo)
     pictures: dict[str, Path] = {}
     for field, mine in crops.by_field(work.obs, work.todo):
@@ -153,22 +157,27 @@ def _jobs(study: Study, work: Work, home: Path) -> Iterator[CropJob]:
         except StudyError:
             if not work.obs["deleted"].to_numpy(bool)[mine].all():
                 raise
-    for part in np.split(rows, np.flatnonzero(np.diff(rows // (ROWS * FILES))) + 1) if len(rows) else []:
+    for part in np.split(rows, np.flatnonzero(np.diff(rows // home.per_file)) + 1) if len(rows) else []:
         cells = work.obs.iloc[part][list(COLUMNS)]
         seen = {field: pictures[field] for field in pd.unique(cells["field"]) if field in pictures}
-        place = home / f"{part[0] // ROWS:09d}"
-        yield CropJob(place, part, cells, work.windows[part], work.policy, seen, study.path, many=len(rows) >= MANY)
+        files = replace(home, folder=home.folder / f"{part[0] // home.per_file:07d}-{_named(part)}")
+        yield CropJob(files, part, cells, work.windows[part], work.policy, seen, study.path, many=len(rows) >= MANY)
 
 
-def _taken(job: CropJob, into: Path) -> list[int]:
-    """Link the files of a job into the new store; gives its rows that were not cut."""
+def _taken(job: CropJob, into: CropFiles) -> list[int]:
+    """Take the rows of a job into the new store; gives those that were not cut."""
     uncut: list[int] = json.loads((job.place / UNCUT).read_text(encoding="utf-8"))
-    for number in np.unique(job.rows // ROWS).tolist():
-        crops.take_over(job.place, into, number)
+    if len(uncut) < len(job.rows):
+        into.take(job.files, job.rows)
     return uncut
 
 
-def _cut(job: CropJob, field: str, rows: Rows) -> Iterator[tuple[Rows, crops.Pictures]]:
+def _named(numbers: NDArray[Any]) -> str:
+    """Name of a folder for what belongs to some keys or rows."""
+    return hashlib.sha256(numbers.tobytes()).hexdigest()[:16]
+
+
+def _cut(job: CropJob, field: str, rows: Rows) -> Iterator[tuple[Rows, Pictures]]:
     """Crops of the rows of one field; none where its image is gone, so that only deleted cells are left of it."""
     cells = job.cells.iloc[rows]
     if field not in job.pictures:

@@ -11,6 +11,7 @@ from qtpy.QtGui import QColor, QFontMetrics, QPainter, QPalette, QPen, QPixmap, 
 from qtpy.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem
 
 from napari_dinobloom.cells.taxonomy import UNCLASSIFIED, describe
+from napari_dinobloom.report.legend import tag_of
 from napari_dinobloom.ui.gallery.model import GalleryModel
 from napari_dinobloom.ui.gallery.thumbnails import SIDE, Thumbnails
 from napari_dinobloom.ui.map.colouring import Colouring, hexed
@@ -179,20 +180,22 @@ class TileDelegate(QStyledItemDelegate):
         area = QRect(box.x() - 1, box.bottom() + 3, box.width() + 2, line)
         if cell in self.second:
             for said in self.second[cell]:
-                self._words(painter, area, option, describe(said).title, "")
+                self._words(painter, area, option, said, "")
                 area.translate(0, line)
             return
-        sure = "" if by_hand or name == UNCLASSIFIED or not np.isfinite(confidence) else f"{confidence:.0%}"
-        self._words(painter, area, option, describe(name).title, sure)
+        sure = "" if by_hand or name == UNCLASSIFIED or not np.isfinite(confidence) else f"{100 * confidence:.0f} %"
+        self._words(painter, area, option, name, sure)
 
     @staticmethod
-    def _words(painter: QPainter, area: QRect, option: QStyleOptionViewItem, title: str, figure: str) -> None:
-        """Write a title at the left, shortened if need be, and a figure at the right."""
+    def _words(painter: QPainter, area: QRect, option: QStyleOptionViewItem, name: str, figure: str) -> None:
+        """Write a class at the left, in a few capitals where its name has no room, and a figure at the right."""
         left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
         middle = Qt.AlignmentFlag.AlignVCenter
         width = option.fontMetrics.horizontalAdvance(figure)
         room = area.width() - (width + 4 if figure else 0)
+        title = describe(name).title
+        shown = title if option.fontMetrics.horizontalAdvance(title) <= room or name == UNCLASSIFIED else tag_of(name)
         short: Callable[[str, Qt.TextElideMode, int], str] = option.fontMetrics.elidedText
-        painter.drawText(area, int(left | middle), short(title, Qt.TextElideMode.ElideRight, room))
+        painter.drawText(area, int(left | middle), short(shown, Qt.TextElideMode.ElideRight, room))
         if figure:
             painter.drawText(area, int(right | middle), figure)

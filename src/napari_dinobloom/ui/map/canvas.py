@@ -26,8 +26,8 @@ MOST_POINTS = 200_000
 RASTER = (512, 512)
 SETTLED = 120
 """Milliseconds after the last movement until densities are drawn anew for what is in view."""
-MARGIN = 0.05
-"""Of the range of the cells on each side."""
+MARGIN = 0.1
+"""Of the range of the cells on each side: room to draw around those at the rim, and for the names of gates."""
 
 Point = tuple[float, float]
 Float32 = npt.NDArray[np.float32]
@@ -112,7 +112,7 @@ class MapCanvas(QWidget):
         self._grid = self._scene.central_widget.add_grid(margin=0, spacing=0)
         self.view = self._grid.add_view(row=0, col=1)
         self.view.camera = scene.PanZoomCamera(aspect=1)
-        self._axes = [self._axis("left", 0, 0, 44), self._axis("bottom", 1, 1, 28)]
+        self._axes = [self._axis("left", 0, 0, 64), self._axis("bottom", 1, 1, 28)]
         self.points = Points(parent=self.view.scene)
         self.points.order = ORDER.index("points")
         self._made: dict[str, Any] = {}
@@ -161,7 +161,7 @@ class MapCanvas(QWidget):
         for axis, title in zip(self._axes, (titles or ("", ""))[::-1], strict=True):
             axis.visible = titles is not None
             axis.axis.axis_label = title
-        self._axes[0].width_max = 52 if titles else 1
+        self._axes[0].width_max = 72 if titles else 1
         self._axes[1].height_max = 36 if titles else 1
         for axis in self._axes:  # vispy's grid minds new limits only of widgets that are put in anew
             self._grid.resize_widget(axis, 1, 1)
@@ -309,7 +309,8 @@ class MapCanvas(QWidget):
         return made
 
     def _axis(self, side: str, row: int, col: int, size: int) -> Any:
-        axis = scene.AxisWidget(orientation=side, tick_font_size=7, font_size=8, axis_label_margin=size - 12)
+        look = {"tick_font_size": 7, "font_size": 8, "axis_width": 1, "tick_width": 1}
+        axis = scene.AxisWidget(orientation=side, axis_label_margin=size - 12, **look)
         self._grid.add_widget(axis, row=row, col=col)
         axis.link_view(self.view)
         return axis

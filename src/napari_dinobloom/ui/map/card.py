@@ -18,7 +18,7 @@ from napari_dinobloom.io.study import Study
 from napari_dinobloom.ui.previews import CropReader, pixmap
 from napari_dinobloom.ui.texts import text
 
-SIDE = 112
+SIDE = 128
 AWAY = 16
 """Pixels between pointer and card."""
 

@@ -6,8 +6,8 @@ switched off is an entry without opacity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -90,6 +90,19 @@ class Colouring:
             if entry.key in hidden:
                 table[code, 3] = 0
         return table
+
+    def counted_among(self, cells: Mask) -> Colouring:
+        """The same with the counts of some cells alone, (n,) bool."""
+        counts = np.bincount(self.codes[cells], minlength=len(self.table))
+        entries = (replace(entry, count=int(count)) for entry, count in zip(self.entries, counts, strict=False))
+        return replace(self, entries=tuple(entries))
+
+    def recoloured(self, seen: Callable[[str], str]) -> Colouring:
+        """The same with the colours of categories as `seen` gives them on the background; a scale stays."""
+        if not self.entries:
+            return self
+        entries = tuple(replace(entry, colour=seen(entry.colour)) for entry in self.entries)
+        return replace(self, table=_table([entry.colour for entry in entries]), entries=entries)
 
     def seen(self, hidden: frozenset[str]) -> Mask:
         """Which cells have a category that is not in `hidden`, (n,) bool."""

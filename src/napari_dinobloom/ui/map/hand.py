@@ -245,8 +245,8 @@ class Hand:
         """Say how many cells are in a region in the making."""
         n = int((self._inside(gate) & self.view.counted).sum())
         of = int(self.view.counted.sum())
-        key, share = "map.count_one" if n == 1 else "map.count", 100 * n / of if of else 0.0
-        self.view.say(text(key, n=n, percent=share, of=self.view.of_what()))
+        share = 100 * n / of if of else 0.0
+        self.view.say(text("map.count", n=n, percent=share, of=self.view.of_what()))
 
 
 def _distance(line: npt.NDArray[np.float64], point: npt.NDArray[np.float64]) -> float:

@@ -99,8 +99,11 @@ def moved(gate: Gate, axes: Axes, by: tuple[float, float]) -> Gate:
     return gate
 
 
-def label_place(gate: Gate, axes: Axes, view: Rect) -> tuple[float, float]:
-    """Where the name of a gate stands: at the middle of its top edge, or in its corner of the view."""
+def label_place(gate: Gate, axes: Axes, view: Rect, half: float = 0.0) -> tuple[float, float]:
+    """Where the name of a gate stands: at the middle of its top edge, or of its corner of the view.
+
+    `half` is half of the width that a name needs: no name of an edge stands nearer to the sides of the view.
+    """
     if isinstance(gate, QuadrantGate):
         turned = gate.axes != axes
         signs = gate.quadrant[::-1] if turned else gate.quadrant
@@ -109,7 +112,7 @@ def label_place(gate: Gate, axes: Axes, view: Rect) -> tuple[float, float]:
         y = 0.1 * y + 0.9 * (view[3] if signs[1] == "+" else view[1])
         return x, y
     points = np.vstack(outline(gate, axes, view))
-    points = np.clip(points, view[:2], view[2:])
+    points = np.clip(points, (view[0] + half, view[1]), (view[2] - half, view[3]))
     return float((points[:, 0].min() + points[:, 0].max()) / 2), float(points[:, 1].max())
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 LIGHT_PAPER = "#ffffff"
 DIM = 70
-"""Luminance, 0 to 255, below which a line is hard to see on a dark background."""
+"""Luminance, 0 to 255, below which a line or a disc is hard to see on a dark background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Ink:
     halo: str
 
     def seen(self, colour: str) -> str:
-        """A colour for thin lines: on a dark background a dark one is made lighter."""
+        """A colour for thin lines and small discs: on a dark background a dark one is made lighter."""
         red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
         light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
         if self.paper == LIGHT_PAPER or light > DIM:

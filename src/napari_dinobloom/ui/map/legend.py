@@ -15,6 +15,8 @@ from napari_dinobloom.ui.texts import text, tip
 SWATCH = 11
 WIDEST = 230
 """Pixels that it gets where there is room; longer names are shortened in the middle."""
+HIGH = 12
+"""Of the scale, pixels."""
 KEY = Qt.ItemDataRole.UserRole
 FLAGS = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsSelectable
 
@@ -44,7 +46,8 @@ class Legend(QWidget):
         self.scale, self.low, self.high = QLabel(), QLabel(), QLabel()
         self.scale.setPixmap(_bar())
         self.scale.setScaledContents(True)
-        self.scale.setFixedHeight(12)
+        self.scale.setFixedHeight(HIGH)
+        self.scale.setMinimumWidth(STEPS // 4)  # else as wide as its picture
         ends = QHBoxLayout()
         ends.addWidget(self.low)
         ends.addStretch(1)
@@ -60,8 +63,9 @@ class Legend(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
-        for part in (self._scale, self.list, self.all):
-            layout.addWidget(part)
+        layout.addWidget(self._scale)
+        layout.addWidget(self.list, 1000)  # as high as its lines, if there is room
+        layout.addWidget(self.all)
         layout.addStretch(1)
 
     def fill(self, colouring: Colouring) -> None:
@@ -90,6 +94,7 @@ class Legend(QWidget):
             item.setIcon(_swatch(entry.colour))
             item.setCheckState(Qt.CheckState.Unchecked if entry.key in self.hidden else Qt.CheckState.Checked)
         self.list.blockSignals(False)
+        self.list.setMaximumHeight(self.list.sizeHintForRow(0) * self.list.count() + 2 * self.list.frameWidth() + 4)
         self.all.setEnabled(bool(self.hidden))
 
     def show_all(self) -> None:
@@ -129,6 +134,7 @@ def _swatch(colour: str) -> QIcon:
 
 
 def _bar() -> QPixmap:
-    """The scale as a strip of one pixel height."""
-    pixels: Any = np.ascontiguousarray((scale_table()[:STEPS, :3] * 255).astype(np.uint8))
-    return QPixmap.fromImage(QImage(pixels.tobytes(), STEPS, 1, 3 * STEPS, QImage.Format.Format_RGB888))
+    """The scale as a strip; of one pixel of height Qt would make none when it makes it narrower."""
+    line = (scale_table()[:STEPS, :3] * 255).astype(np.uint8)
+    pixels: Any = np.repeat(line[None], HIGH, axis=0)
+    return QPixmap.fromImage(QImage(pixels.tobytes(), STEPS, HIGH, 3 * STEPS, QImage.Format.Format_RGB888))

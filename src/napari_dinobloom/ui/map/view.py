@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QResizeEvent
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QPushButton, QSplitter, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QSplitter, QVBoxLayout, QWidget
 
 from napari_dinobloom.explore.gates.base import Gate, GateError, Mask, column
 from napari_dinobloom.ui.gating import Gating, gating_of
@@ -24,11 +24,13 @@ from napari_dinobloom.ui.map.hand import DRAWN, Hand
 from napari_dinobloom.ui.map.ink import DARK, LIGHT
 from napari_dinobloom.ui.map.legend import WIDEST, Legend
 from napari_dinobloom.ui.session import Session
-from napari_dinobloom.ui.texts import text, tip
+from napari_dinobloom.ui.texts import measure_title, text, tip
 
 MOST_RINGS = 5_000
 """Selected cells that get a ring."""
 OF_MAP = "umap_"
+ABOVE = 3
+"""Pixels between a gate and its name."""
 LABEL = (60, 20)
 """Room in pixels that the name of a gate needs at the edges of the canvas."""
 
@@ -73,15 +75,13 @@ class MapView(QWidget):
         split.addWidget(self.canvas)
         split.addWidget(self.legend)
         split.setStretchFactor(0, 1)
-        split.setSizes([600, 170])
-        self._split = split
-        below = QHBoxLayout()
-        below.addWidget(self.status, 1)
+        split.splitterMoved.connect(self._on_handle)
+        self._split, self._by_hand = split, False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.empty)
         layout.addWidget(split, 1)
-        layout.addLayout(below)
+        layout.addWidget(self.status)
         self._soon = QTimer(self)  # one act changes the tree and the chosen gate: gates are drawn once for both
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self.refresh_gates)
@@ -106,9 +106,16 @@ class MapView(QWidget):
         self.reload()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Leave two thirds of the width to the map."""
+        """Leave two thirds of the width to the map, and more where the legend needs less."""
         super().resizeEvent(event)
-        self.legend.setMaximumWidth(min(self.width() // 3, WIDEST))
+        widest = min(self.width() // 3, WIDEST)
+        self.legend.setMaximumWidth(widest)
+        if not self._by_hand or self._split.sizes()[1] > widest:  # Qt leaves empty what a part may not take
+            self._split.setSizes([self.width() - widest, widest])
+
+    def _on_handle(self, *_: int) -> None:
+        """The width of the legend was chosen."""
+        self._by_hand = True
 
     def _empty(self) -> QWidget:
         """What stands in place of the map as long as there is none."""
@@ -217,7 +224,7 @@ class MapView(QWidget):
         self._places, self._drawn = places, self.drawable
         self.canvas.set_cells(self._places, self.drawable)
         on_map = all(axis.startswith(OF_MAP) for axis in self.axes)
-        self.canvas.set_axes(None if on_map else tuple(map(axis_title, self.axes)), equal=on_map)  # type: ignore[arg-type]
+        self.canvas.set_axes(None if on_map else tuple(map(measure_title, self.axes)), equal=on_map)  # type: ignore[arg-type]
         self.refresh_colours()
         if shown != self._shown_axes:
             self._shown_axes = shown
@@ -228,7 +235,8 @@ class MapView(QWidget):
     def refresh_colours(self, _event: object = None) -> None:
         """Colour the cells by what the session says."""
         if len(self.table):
-            self._colouring = self._coloured(self.session.colour_by)
+            colours = self._coloured(self.session.colour_by).counted_among(self.drawable)
+            self._colouring = colours.recoloured(self.canvas.ink.seen)
             self.legend.fill(self._colouring)
             self._recolour()
 
@@ -241,14 +249,14 @@ class MapView(QWidget):
         """The gates that are drawn, as they are drawn."""
         rect, shares, tree = self.canvas.in_view, self.gating.shares(), self.gating.tree
         (x0, y0, x1, y1), (wide, high) = rect, self.canvas.pixel
-        inner = (x0 + LABEL[0] * wide, y0, x1 - LABEL[0] * wide, y1 - LABEL[1] * high)
+        inner = (x0, y0, x1, y1 - LABEL[1] * high)
         shapes = []
         for key, gate in self.shown_gates().items():
             lines = handles.outline(gate, self.axes, rect)
             label = f"{gate.name}  {shares[key]:.1f} %" if key in shares else gate.name
-            place = handles.label_place(gate, self.axes, inner)
+            x, y = handles.label_place(gate, self.axes, inner, LABEL[0] * wide)
             colour = tree[key].colour  # type: ignore[index]
-            shapes.append(GateShape(lines, colour, label, place, key == self.session.gate))
+            shapes.append(GateShape(lines, colour, label, (x, y + ABOVE * high), key == self.session.gate))
         return shapes
 
     def draw_draft(self, gate: Gate) -> None:
@@ -390,21 +398,16 @@ class MapView(QWidget):
         background = get_theme(str(self._viewer.theme)).canvas.as_rgb_tuple()
         self.canvas.set_ink(LIGHT if sum(background[:3]) > 3 * 127 else DARK)
         if len(self.table):
+            self.refresh_colours()
             self.refresh_gates()
+            self._ring()
+            self._point_out()
 
 
 def numeric_columns(table: pd.DataFrame) -> list[str]:
     """Columns that cells can be placed by: those of the map first, then other coordinates, then measurements."""
     numbers = [str(name) for name, dtype in table.dtypes.items() if dtype.kind in "iuf"]
     return sorted(numbers, key=lambda name: (not name.startswith(OF_MAP), name[-2:-1] != "_"))
-
-
-def axis_title(name: str) -> str:
-    """A column as a title: ``umap_1`` is UMAP 1."""
-    stem, _, number = name.rpartition("_")
-    if number.isdigit() and stem in ("umap", "pca"):
-        return f"{stem.upper()} {number}"
-    return name.replace("_", " ")
 
 
 def _flag(table: pd.DataFrame, name: str, n: int) -> Mask:

@@ -1,12 +1,14 @@
 """Every sentence, label and tooltip that the widgets show: a dictionary for each window, merged here.
 
 Keys are ``place.thing``; ``place.thing.tip`` is the tooltip of ``place.thing``. Values may hold ``{names}`` that
-`text` fills in.
+`text` fills in: ``{n:cell|cells}`` is a number with its noun, "1 cell" or "2,400 cells".
 """
 
 from __future__ import annotations
 
+import string
 from types import MappingProxyType
+from typing import Any
 
 from napari_dinobloom.ui.texts import (
     classify,
@@ -22,6 +24,7 @@ from napari_dinobloom.ui.texts import (
     segment,
     study,
 )
+from napari_dinobloom.words import number_of
 
 PARTS = (
     run,
@@ -53,7 +56,7 @@ def text(key: str, /, **values: object) -> str:
         If there is no such text, or a name in it has no value.
     """
     template = TEXTS[key]
-    return template.format(**values) if values else template
+    return _WORDS.format(template, **values) if values else template
 
 
 def tip(key: str, /) -> str:
@@ -61,6 +64,29 @@ def tip(key: str, /) -> str:
     return TEXTS[f"{key}.tip"]
 
 
+def measure_title(name: str, /) -> str:
+    """Name of a column of the cell table for people, with its unit; one that is not known keeps its own."""
+    stem, _, number = name.rpartition("_")
+    if number.isdigit() and stem in ("umap", "pca"):
+        return f"{stem.upper()} {number}"
+    return TEXTS.get(f"measure.{name}") or name[:1].upper() + name[1:].replace("_", " ")
+
+
 def step_title(step: str, /) -> str:
     """Name of a step of the pipeline for people; a step that is not known keeps its own."""
     return TEXTS.get(f"step.{step}", step)
+
+
+class _Words(string.Formatter):
+    """Fills in texts: numbers with their noun, and shares with a space before the % at which no line breaks."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """Format one value; ``one|many`` stands for a number and the noun that goes with it."""
+        one, either, many = format_spec.partition("|")
+        if either:
+            return number_of(value, one, many)
+        told = str(super().format_field(value, format_spec))
+        return f"{told[:-1]}\u00a0%" if format_spec.endswith("%") else told
+
+
+_WORDS = _Words()

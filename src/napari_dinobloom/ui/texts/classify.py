@@ -13,7 +13,7 @@ TEXTS = {
     "classify.reference": "Reference",
     "classify.reference.tip": "The atlas of named cells, or the probe trained on some, that names the cells. Those "
     "of another encoder or other crops are listed, too, with the reason why they cannot be used.",
-    "classify.reference.item": "{name} ({kind}, {classes} classes, {cells:,} cells)",
+    "classify.reference.item": "{name} ({kind}, {classes:class|classes}, {cells:cell|cells})",
     "classify.reference.refused": "{name}: {why}",
     "classify.kind.atlas": "atlas",
     "classify.kind.probe": "probe",
@@ -36,7 +36,7 @@ TEXTS = {
     "classify.own": "As in the atlas",
     "classify.why.probe": "A probe has no neighbours that vote.",
     "classify.threshold": "A cell stays without a name below a confidence of {threshold:.0%}, chosen on held-out "
-    "reference cells, or at a distance of more than {limit:.3g} from the reference.",
+    "reference cells, or at a distance of more than {limit:#.3g} from the reference.",
     "classify.threshold_probe": "A cell stays without a name below a probability of {threshold:.0%}, chosen on "
     "held-out cells, or where it is unlike what the probe was trained on.",
     "classify.threshold_unread": "The reference cannot be read: {problem}",
@@ -56,8 +56,8 @@ TEXTS = {
     "classify.cell.not_yet": "Not classified yet",
     "classify.cell.by_hand": "By hand: {title} ({author})",
     "classify.cell.unsure": "It stays without a name: a confidence of {confidence:.0%} is below {threshold:.0%}.",
-    "classify.cell.unlike": "It stays without a name: at a distance of {distance:.3g} it is unlike the reference "
-    "(limit {limit:.3g}).",
+    "classify.cell.unlike": "It stays without a name: at a distance of {distance:#.3g} it is unlike the reference "
+    "(limit {limit:#.3g}).",
     "classify.cell.by": "By {name}",
     "classify.cell.other": "The reference has changed since the cells were named. Press Name cells to bring both "
     "together.",
@@ -79,7 +79,7 @@ TEXTS = {
     "classify.near.distance.tip": "From the cell in focus, in the space of the encoder.",
     "classify.near.source": "Source",
     "classify.near.source.tip": "First digits of the SHA-256 of the picture that the reference cell is from.",
-    "classify.near.picture": "{rank}: {title}, distance {distance:.3g}",
+    "classify.near.picture": "{rank}: {title}, distance {distance:#.3g}",
     "classify.learn": "Learn from your labels",
     "classify.learn.tip": "Cells of this study that people named by hand.",
     "classify.learn.class": "Class",
@@ -93,7 +93,7 @@ TEXTS = {
     "other. The gallery shows them alone.",
     "classify.next_count": "How many",
     "classify.next_count.tip": "Cells that are offered at a time.",
-    "classify.next_done": "{count} cells are selected to be named next; the Gallery shows them alone.",
+    "classify.next_done": "{count:cell is|cells are} selected to be named next; the Gallery shows nothing else.",
     "classify.next_none": "There is no cell left to be named.",
     "classify.probe": "Train probe",
     "classify.probe.tip": "Train a linear probe on the cells named by hand, and choose it as the reference.",
@@ -103,7 +103,7 @@ TEXTS = {
     "classify.learned_only": "“{name}” is on the list of references of the Classify window.",
     "classify.learned": "“{name}” is on the list of references and chosen. Press Name cells to use it.",
     "classify.why.no_labels": "No cell is named by hand yet. Name some of two classes or more, here or in the gallery.",
-    "classify.why.one_class": "All {count} labels are of one class. Name cells of a second class, too.",
+    "classify.why.one_class": "All labels ({count:,}) are of one class. Name cells of a second class, too.",
     "classify.why.name": "Give it a name first: letters, digits, “-”, “_” and “.”.",
     "classify.why.taken": "There is a reference called “{name}” already. Choose another name.",
     "classify.why.no_atlas": "Choose an atlas to be extended; a probe cannot be.",

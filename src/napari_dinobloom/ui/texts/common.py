@@ -38,7 +38,8 @@ TEXTS = {
     "error.gone": "“{path}” is gone: it was moved, renamed or deleted, or its disk is not connected. Put it back.",
     "error.memory": "There is not enough memory for this image. Close other images or crop it, then run again.",
     "error.layer_gone": "The image was removed while the run was under way; its cells are in “{folder}”.",
-    "error.planes": "The labels have {labels} planes, the image has {images} fields. Choose labels of the same size.",
+    "error.planes": "The labels have {labels:plane|planes}, the image has {images:field|fields}. Choose "
+    "labels of the same size.",
     "error.not_in_study": "“{name}” was left out: {problem}",
     "error.no_browser": "No program opened the report. It is here: {path}",
     # Layers that the plugin adds.
@@ -64,6 +65,6 @@ TEXTS = {
     "writer.exists": "“{name}” is there already and would be replaced. Choose another name or folder.",
     "writer.too_large": "“{name}” holds the label {value}; label images are written up to 2147483647.",
     "reader.no_fields": "The study “{folder}” has no field that could be read. Run it again on its images.",
-    "reader.no_image": "Pictures of this study were not found ({count} fields); their cells are shown alone. Drop the "
-    "folder that holds them on the window Study, then press “Do the next steps”. {problem}",
+    "reader.no_image": "Pictures of this study were not found ({count:field|fields}); their cells are shown alone. "
+    "Drop the folder that holds them on the window Study, then press “Do the next steps”. {problem}",
 }

@@ -66,7 +66,7 @@ TEXTS = {
     "embed.column.dim": "Dim",
     "embed.column.dim.tip": "Numbers that describe a cell.",
     "embed.column.how": "How",
-    "embed.column.how.tip": "Number format, device, pooling.",
+    "embed.column.how.tip": "Pooling, number format, device.",
     "embed.why.no_fields": "The study has no images yet. Take some in with the Study window.",
     "embed.why.no_encoder": "Choose an encoder.",
     "embed.why.absent": "The weights of {name} are not on this computer. Press Download first.",

@@ -80,14 +80,14 @@ TEXTS = {
     "readers.and": "↔",
     "readers.table": "Classes of both readers",
     "readers.table.tip": "Cells by the class of the first reader (rows) and of the second (columns).",
-    "readers.cell": "{one}: {first}, {other}: {second}: {count} cells",
+    "readers.cell": "{one}: {first}, {other}: {second}: {count:cell|cells}",
     "readers.kappa": "Cohen’s kappa {kappa:.2f} (95 % interval {low:.2f} to {high:.2f}); the same class for "
-    "{percent:.0f} % of {n} cells",
+    "{percent:.0f} % of {n:cell|cells}",
     "readers.note": "By chance they would agree on {expected:.0f} %. Interval for large samples (Fleiss, Cohen and "
     "Everitt 1969); a rough guide below some 30 cells.",
-    "readers.undefined": "The same class for {percent:.0f} % of {n} cells. Kappa needs at least two classes.",
+    "readers.undefined": "The same class for {percent:.0f} % of {n:cell|cells}. Kappa needs at least two classes.",
     "readers.no_common": "These two have named no cell in common.",
-    "readers.differ": "They differ on {count} cells (above {one}, below {other}):",
+    "readers.differ": "They differ on {count:cell|cells} (above {one}, below {other}):",
     "readers.differ_title": "Cells on which the readers differ",
     "readers.agree": "They agree on every cell.",
     "readers.none": "Nobody has named a cell by hand yet. Each reader names cells under a name of their own.",

@@ -10,7 +10,7 @@ TEXTS = {
     "map.open.tip": "Choose the folder of a study, NAME.dinobloom.",
     "map.legend": "Legend",
     "map.legend.tip": "What the colours mean. The check marks hide cells; a double click shows one kind alone.",
-    "map.legend_line": "{title}: {count:,} cells",
+    "map.legend_line": "{title}: {count:cell|cells}",
     "map.show_all": "Show all",
     "map.show_all.tip": "Show what was switched off in the legend.",
     "map.nameless": "(none)",
@@ -20,11 +20,10 @@ TEXTS = {
     "map.gate_name": "Gate {number}",
     "map.quadrant_name": "Quadrant",
     "map.too_small": "Too small for a gate: nothing was drawn.",
-    "map.selected": "{count:,} cells selected.",
-    "map.selected_hidden": "{count:,} cells selected. Only those in sight: {hidden:,} in the region are switched "
-    "off in the legend.",
-    "map.count": "{n:,} cells, {percent:.1f} % of {of}",
-    "map.count_one": "1 cell, {percent:.1f} % of {of}",
+    "map.selected": "{count:cell|cells} selected.",
+    "map.selected_hidden": "{count:cell|cells} selected. Only those in sight: {hidden:,} more in the region "
+    "switched off in the legend.",
+    "map.count": "{n:cell|cells}, {percent:.1f} % of {of}",
     "map.of_all": "all cells",
     "map.everyone": "All cells",
     "map.x": "Across",
@@ -76,7 +75,7 @@ TEXTS = {
     "map.copied": "Copied.",
     "map.saved": "Saved: {path}",
     "map.not_saved": "{path} cannot be written ({problem}). Choose another folder.",
-    "map.too_many_svg": "An SVG holds up to {most:,} cells; {count:,} are in sight. Save a PNG, or zoom in.",
+    "map.too_many_svg": "An SVG holds up to {most:,} cells; there are {count:,} in sight. Save a PNG, or zoom in.",
     "map.save_title": "Save the map",
     "map.maps": "Maps",
     "map.maps.tip": "Fit a new map, or use another one that the study keeps. Maps with gates are never lost.",
@@ -86,7 +85,7 @@ TEXTS = {
     "away. It knows no classes, and can take real differences between patients away, too: compare before and "
     "after.",
     "map.fit_pca": "Fit a new map (PCA)",
-    "map.kept": "{kind} of {cells:,} cells, {gates} gates ({hash})",
+    "map.kept": "{kind} of {cells:cell|cells}, {gates:gate|gates} ({hash})",
     "job.map": "Fit the map",
     "job.use_map": "Use another map",
 }

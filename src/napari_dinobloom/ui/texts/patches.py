@@ -22,14 +22,14 @@ TEXTS = {
     "patches.on_field.box": "Show on the image",
     "patches.start": "Show patches",
     "patches.start.tip": "Compute the patches of these cells with the study’s encoder, and show them.",
-    "patches.done": "Patches of {count} cells.",
+    "patches.done": "Patches of {count:cell|cells}.",
     "patches.colours": "Back to colours",
     "patches.colours.tip": "Leave the similarity, and show the colours again.",
     "patches.anew": "New colours",
     "patches.anew.tip": "Fit the colours to the cells shown now. Else they stay those that the study keeps, so "
     "that a colour means the same in all cells.",
     "patches.pca": "Colours: the first three principal components of the patches as red, green, blue ({shares} of "
-    "their variance), fitted to {cells} cells, encoder {encoder}. Red is not “nucleus”.",
+    "their variance), fitted to {cells:cell|cells}, encoder {encoder}. Red is not “nucleus”.",
     "patches.similar": "How alike each patch is to the framed one, of {cell}: bright is alike. Compare, do not "
     "take it for a measure.",
     "patches.why.no_cells": "The study has no cells yet. Find them first.",

@@ -26,9 +26,9 @@ TEXTS = {
     "patients.put.tip": "Put the selected patients into this group; an empty name puts them into none.",
     "patients.put_name": "Group of the selected patients",
     "patients.put_name.tip": "A group that is there, or a new name.",
-    "patients.loaded": "{count} patients of this study have a group by {file}.",
-    "patients.loaded_others": "{count} patients of this study have a group by {file}; {others} in the file have no "
-    "cell here.",
+    "patients.loaded": "Known groups of {count:patient|patients} of this study are taken from {file}.",
+    "patients.loaded_others": "Known groups of {count:patient|patients} of this study are taken from {file}; of "
+    "{others} more in it there is no cell here.",
     "patients.preset": "Model",
     "patients.preset.tip": "Gated: gated attention with early stopping, an ensemble over folds; the one to take. "
     "Paper: the model of the DinoBloom paper.",
@@ -71,8 +71,9 @@ TEXTS = {
     "wins. The control is trained with the groups shuffled.",
     "patients.f1": "Weighted F1",
     "patients.f1.tip": "With its 95 % interval over patients.",
-    "patients.balanced": "Balanced accuracy",
-    "patients.balanced.tip": "Mean over the groups of the share predicted right, with its 95 % interval.",
+    "patients.balanced": "Balanced acc.",
+    "patients.balanced.tip": "Balanced accuracy: mean over the groups of the share predicted right, with its 95 % "
+    "interval.",
     "patients.auc": "AUC",
     "patients.auc.tip": "Area under the ROC curve, with its 95 % interval.",
     "patients.attention": "What the prediction rests on",
@@ -94,7 +95,7 @@ TEXTS = {
     "patients.one.none": "{patient}: no prediction yet",
     "patients.one.help": "Select a patient in the table: its top cells are selected on the map, in the image "
     "and in the gallery.",
-    "patients.of_model": "Attention {probability:.0%}, mean pooling {mean:.0%}",
+    "patients.of_model": "{probability:.0%} by attention, {mean:.0%} by mean pooling",
     "patients.of_model_only": "{probability:.0%}",
     "patients.outdated": "Made with other embeddings or cells than the study has now: train or apply again.",
     "patients.done": "Done. Predictions and attention are in the study.",

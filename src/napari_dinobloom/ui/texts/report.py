@@ -32,7 +32,7 @@ TEXTS = {
     "report.labels.tip": "One image a field: 0, or the number of the cell.",
     "report.export": "Export…",
     "report.export.tip": "Choose a folder, and write what is ticked into a new one in it.",
-    "report.exported": "{count} files are in {folder}.",
+    "report.exported": "{count:file is|files are} in {folder}.",
     "report.done": "The report is written.",
     "report.why.no_cells": "The study has no cells yet. Find them first.",
     "report.why.nothing": "Tick what is to be exported.",

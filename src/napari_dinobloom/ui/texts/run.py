@@ -81,5 +81,5 @@ TEXTS = {
     "cell.by_hand": "named by hand, {author}",
     "cell.confidence": "confidence {confidence:.0%}",
     "cell.not_counted": "not counted ({reason})",
-    "cell.distance": "reference cells at {distance:.3g}",
+    "cell.distance": "reference cells at {distance:#.3g}",
 }

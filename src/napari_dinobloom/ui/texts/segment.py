@@ -45,8 +45,7 @@ TEXTS = {
     "segment.why.view": "The crop width must be a number between {low:g} and {high:g} {unit}.",
     # What was found.
     "cells.none": "No white cell was found. Check the pixel size, and that the image is a stained smear.",
-    "cells.one": "1 white cell",
-    "cells.count": "{count} white cells",
+    "cells.count": "{count:white cell|white cells}",
     "cells.border": "at the border",
     "cells.excluded": "excluded",
     "cells.quality.debris": "debris",

@@ -28,7 +28,7 @@ SIDE = 64
 NEAR = (
     Shown("classify.near.class", lambda row: describe(row["class"]).title, "class", right=False),
     Shown("classify.near.rank", lambda row: str(row["rank"]), "rank"),
-    Shown("classify.near.distance", lambda row: f"{row['distance']:.3g}", "distance"),
+    Shown("classify.near.distance", lambda row: f"{row['distance']:#.3g}", "distance"),
     Shown("classify.near.source", lambda row: row["source"], "source", right=False),
 )
 

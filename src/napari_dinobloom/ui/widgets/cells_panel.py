@@ -92,7 +92,7 @@ def count_line(cells: pd.DataFrame) -> str:
     """Say how many cells there are."""
     if not len(cells):
         return text("cells.none")
-    return text("cells.one") if len(cells) == 1 else text("cells.count", count=len(cells))
+    return text("cells.count", count=len(cells))
 
 
 def flags_line(cells: pd.DataFrame) -> str:

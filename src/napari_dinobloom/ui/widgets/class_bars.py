@@ -56,8 +56,8 @@ class ClassBars(QWidget):
             button.setEnabled(not why)
             button.setToolTip(why or text("classify.bar", title=title))
             bar.setValue(round(1000 * share))
-            bar.setFormat(f"{share:.0%}")
-            bar.setAccessibleName(f"{title}: {share:.0%}")
+            bar.setFormat(f"{100 * share:.0f} %")
+            bar.setAccessibleName(f"{title}: {100 * share:.0f} %")
 
     def _add(self) -> None:
         """One more row."""

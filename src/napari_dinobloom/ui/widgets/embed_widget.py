@@ -28,7 +28,7 @@ COLUMNS = (
     Shown("embed.column.dim", lambda row: f"{row['dim']}", "dim"),
     Shown(
         "embed.column.how",
-        lambda row: f"{row['precision']}, {row['device']}, {row['pooling']}",
+        lambda row: f"{row['pooling']}, {row['precision']}, {row['device']}",
         "precision",
         right=False,
     ),
@@ -54,7 +54,7 @@ class EmbedWidget(Column):
         self.title.setToolTip(tip("embed.stored"))
         self.note = QLabel()
         self.note.setWordWrap(True)
-        self.table = FrameTable(COLUMNS)
+        self.table = FrameTable(COLUMNS, shorten=True)
         self.add(self.form, self.job, self.title, self.note, self.table)
         self.lookup = Lookup(_stored, self)
         self.lookup.found.connect(self._show)

@@ -24,6 +24,8 @@ from qtpy.QtWidgets import (
 from napari_dinobloom.ui.texts import text, tip
 from napari_dinobloom.ui.widgets.gate_model import swatch
 
+HEADER_LOOK = "QHeaderView::section {padding: 2px 4px}"
+"""So that titles of neighbouring columns do not touch each other, nor the rim."""
 SORT = Qt.ItemDataRole.UserRole
 WIDEST = 280
 """Of a first column where the table has no room for it, pixels."""
@@ -58,13 +60,17 @@ class FrameTable(QTableWidget):
     ----------
     columns : sequence of Shown
         What is shown; the first takes the room that is left.
+    shorten : bool
+        Whether the last column takes the room that is left, and is shortened where that is too little; its tips
+        have all.
     """
 
-    def __init__(self, columns: Sequence[Shown], parent: QWidget | None = None) -> None:
+    def __init__(self, columns: Sequence[Shown], parent: QWidget | None = None, *, shorten: bool = False) -> None:
         super().__init__(0, len(columns), parent)
-        self.columns = tuple(columns)
+        self.columns, self._shorten = tuple(columns), shorten
         header = QHeaderView(Qt.Orientation.Horizontal)
         header.setSectionsClickable(True)
+        header.setStyleSheet(HEADER_LOOK)
         self.setHorizontalHeader(header)
         for at, column in enumerate(self.columns):
             item = QTableWidgetItem(text(column.title))
@@ -73,6 +79,8 @@ class FrameTable(QTableWidget):
             self.setHorizontalHeaderItem(at, item)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
+        if shorten:
+            header.setSectionResizeMode(len(columns) - 1, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(24)
         rows = QHeaderView(Qt.Orientation.Vertical)
         self.setVerticalHeader(rows)
@@ -117,7 +125,12 @@ class FrameTable(QTableWidget):
         self._fit()
 
     def _fit(self) -> None:
-        fit_first(self, min(max(self.sizeHintForColumn(0), 60), WIDEST))
+        least = min(max(self.sizeHintForColumn(0), 60), WIDEST)
+        header = self.horizontalHeader()
+        if self._shorten and header is not None:  # the last one takes the room that is left
+            header.resizeSection(0, least)
+        else:
+            fit_first(self, least)
 
     def texts(self) -> list[list[str]]:
         """What is shown, row by row."""
@@ -169,9 +182,9 @@ def p_value(value: Any) -> str:
 
 
 def span(low: Any, high: Any, digits: int = 1) -> str:
-    """Both ends of an interval; empty where it is not known."""
+    """Both ends of an interval, with a word between them where one is below 0; empty where it is not known."""
     ends = (figure(low, digits), figure(high, digits))
-    return f"{ends[0]} – {ends[1]}" if all(ends) else ""
+    return f"{ends[0]} {'to' if low < 0 else '–'} {ends[1]}" if all(ends) else ""
 
 
 def _plain(value: Any) -> str | float | None:

@@ -67,7 +67,7 @@ class GateCompare(QDialog):
         self._session, self._open = session, True
         self._result: pd.DataFrame | None = None
         self._groups: dict[str, str] = {}
-        self.patients, self.figures = FrameTable(PATIENTS), FrameTable(RESULT)
+        self.patients, self.figures = FrameTable(PATIENTS), FrameTable(RESULT, shorten=True)
         self.names = [QLineEdit(name) for name in ("A", "B")]
         self.put = [self._button("gates.put", lambda _=False, at=at: self.assign(at)) for at in (0, 1)]
         self.put.append(self._button("gates.put_nowhere", lambda _=False: self.assign(-1)))
@@ -82,7 +82,7 @@ class GateCompare(QDialog):
         self.note.setWordWrap(True)
         self.note.setTextFormat(Qt.TextFormat.PlainText)
         self._lay_out()
-        self.resize(1080, 560)
+        self.resize(1320, 600)
         session.events.study.connect(self._leave)
         self._show()
 
@@ -118,7 +118,8 @@ class GateCompare(QDialog):
             side = QWidget()
             side.setLayout(part)
             split.addWidget(side)
-        split.setSizes([310, 750])
+        split.setSizes([310, 990])
+        split.setStretchFactor(1, 1)
         column = QVBoxLayout(self)
         column.addWidget(split, 1)
         column.addWidget(self.note)

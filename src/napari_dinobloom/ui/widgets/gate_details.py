@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QLabel, QTabWidget, QVBoxLayout, QWidget
 
 from napari_dinobloom.cells.taxonomy import describe
 from napari_dinobloom.explore.gate_statistics import GateTables
-from napari_dinobloom.ui.texts import TEXTS, text, tip
+from napari_dinobloom.ui.texts import measure_title, text, tip
 from napari_dinobloom.ui.widgets.frame_table import FrameTable, Shown, figure, span
 
 TABS = ("classes", "means", "counts")
@@ -23,7 +23,7 @@ CLASSES = (
 )
 MEANS = (
     Shown("gates.measurement", lambda row: measure_title(row["measurement"]), "measurement", right=False),
-    Shown("gates.mean", lambda row: figure(row["mean"], 2), "mean"),
+    Shown("gates.mean", lambda row: figure(row["mean"], 2 if abs(row["mean"]) < 100 else 0), "mean"),
     Shown("gates.known", lambda row: f"{row['n']:,}", "n"),
 )
 COUNTS = (
@@ -80,11 +80,6 @@ class GateDetails(QWidget):
         self.tables["classes"].fill(classes, colours)
         self.tables["means"].fill(means[(means["level"] == "all") & (means["n"] > 0)])
         self.tables["counts"].fill(_by_place(counts[counts["level"] != "all"]))
-
-
-def measure_title(name: str) -> str:
-    """A measurement for people, with its unit."""
-    return TEXTS.get(f"measure.{name}", name.replace("_", " "))
 
 
 def place(row: Mapping[str, object]) -> str:

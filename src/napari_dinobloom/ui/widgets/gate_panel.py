@@ -30,7 +30,7 @@ from napari_dinobloom.ui.widgets.gate_compare import GateCompare
 from napari_dinobloom.ui.widgets.gate_details import GateDetails
 from napari_dinobloom.ui.widgets.gate_model import NAME, GateModel
 from napari_dinobloom.ui.widgets.gate_tree_view import GateTreeView
-from napari_dinobloom.ui.widgets.tool_icons import DRAWINGS, SIDE, icon
+from napari_dinobloom.ui.widgets.tool_icons import DRAWINGS, SIDE, icon, menu_button
 
 BUTTONS = ("delete", "undo", "redo")
 MENU = (
@@ -74,7 +74,7 @@ class GatePanel(QWidget):
         self.actions_ = {name: self._action(name) for group in MENU for name in group}
         self.menu = self._make_menu()
         self.buttons = {name: self._button(name) for name in BUTTONS}
-        self.more = QToolButton()
+        self.more = menu_button("gates.more", self.menu)
         self.compared: GateCompare | None = None
         self._later = QSignalDebouncer(parent=self)
         self._later.setTimeout(LATER_MS)
@@ -131,18 +131,13 @@ class GatePanel(QWidget):
         row.addStretch(1)
         for button in self.buttons.values():
             row.addWidget(button)
-        self.more.setText(text("gates.more"))
-        self.more.setToolTip(tip("gates.more"))
-        self.more.setMenu(self.menu)
-        self.more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.more.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.more.setMinimumHeight(SIDE + 12)
         row.addWidget(self.more)
         split = QSplitter(Qt.Orientation.Vertical)
         split.addWidget(self.tree)
         split.addWidget(self.details)
         split.setStretchFactor(0, 1)
-        split.setSizes([170, 150])
+        split.setStretchFactor(1, 1)
+        split.setSizes([150, 150])
         self._split = split
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeView, QWidget
 
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text
-from napari_dinobloom.ui.widgets.frame_table import fit_first
+from napari_dinobloom.ui.widgets.frame_table import HEADER_LOOK, fit_first
 from napari_dinobloom.ui.widgets.gate_model import NAME, GateModel
 
 KEYS: dict[str, QKeySequence | QKeySequence.StandardKey] = {
@@ -64,6 +64,7 @@ class GateTreeView(QTreeView):
         self.setStyleSheet(EMPTY_MARK)
         header = QHeaderView(Qt.Orientation.Horizontal)
         self.setHeader(header)
+        header.setStyleSheet(HEADER_LOOK)
         header.setStretchLastSection(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Interactive)

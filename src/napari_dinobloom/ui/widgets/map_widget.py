@@ -11,11 +11,11 @@ from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
     QFileDialog,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QMenu,
     QSplitter,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -26,12 +26,13 @@ from napari_dinobloom.ui.gating import gating_of
 from napari_dinobloom.ui.map import export
 from napari_dinobloom.ui.map.colouring import CATEGORIES, CLASS, DENSITY, GATE
 from napari_dinobloom.ui.map.toolbar import Toolbar
-from napari_dinobloom.ui.map.view import MapView, axis_title, numeric_columns
+from napari_dinobloom.ui.map.view import MapView, numeric_columns
 from napari_dinobloom.ui.picking import Picker
 from napari_dinobloom.ui.session import session_of
-from napari_dinobloom.ui.texts import text, tip
+from napari_dinobloom.ui.texts import measure_title, text, tip
 from napari_dinobloom.ui.widgets.column import DockedWidget
 from napari_dinobloom.ui.widgets.gate_panel import GatePanel
+from napari_dinobloom.ui.widgets.tool_icons import menu_button
 
 FITS = {
     "map.fit": {"map_method": "umap", "restandardise": ""},
@@ -66,13 +67,10 @@ class MapWidget(DockedWidget):
         self.view.tool_changed = lambda: self.tools.show_tool(self.view.hand.tool)
         self.tools.show_tool("")
         self.boxes = {name: _box(f"map.{name}") for name in ("x", "y", "colour", "population")}
-        self.maps = QToolButton()
-        self.maps.setText(text("map.maps"))
-        self.maps.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self.maps)
+        menu = QMenu(self)
         menu.setToolTipsVisible(True)
         menu.aboutToShow.connect(self._offer_maps)
-        self.maps.setMenu(menu)
+        self.maps = menu_button("map.maps", menu)
         self.gates = GatePanel(self._session)
         self.disclaimer = QLabel(text("disclaimer"))
         self.disclaimer.setStyleSheet("font-weight: bold")
@@ -109,14 +107,15 @@ class MapWidget(DockedWidget):
         upper = QWidget()
         column = QVBoxLayout(upper)
         column.setContentsMargins(0, 0, 0, 0)
-        for names in (("x", "y"), ("colour", "population")):
-            row = QHBoxLayout()
-            for name in names:
-                label = QLabel(text(f"map.{name}"))
-                label.setBuddy(self.boxes[name])
-                row.addWidget(label)
-                row.addWidget(self.boxes[name], 1)
-            column.addLayout(row)
+        choices = QGridLayout()
+        for at, name in enumerate(self.boxes):
+            label = QLabel(text(f"map.{name}"))
+            label.setBuddy(self.boxes[name])
+            choices.addWidget(label, at // 2, 2 * (at % 2))
+            choices.addWidget(self.boxes[name], at // 2, 2 * (at % 2) + 1)
+        choices.setColumnStretch(1, 1)
+        choices.setColumnStretch(3, 1)
+        column.addLayout(choices)
         tools = QHBoxLayout()
         tools.addWidget(self.tools, 1)
         tools.addWidget(self.maps)
@@ -125,8 +124,9 @@ class MapWidget(DockedWidget):
         split = QSplitter(Qt.Orientation.Vertical)
         split.addWidget(upper)
         split.addWidget(self.gates)
-        split.setStretchFactor(0, 1)
-        split.setSizes([560, 200])
+        split.setStretchFactor(0, 2)
+        split.setStretchFactor(1, 1)
+        split.setSizes([520, 260])
         layout = QVBoxLayout(self)
         layout.addWidget(split, 1)
         layout.addWidget(self.disclaimer)
@@ -136,10 +136,10 @@ class MapWidget(DockedWidget):
         table, tree = self._gating.table, self._gating.tree
         numbers = numeric_columns(table)
         for name in ("x", "y"):
-            _fill(self.boxes[name], [(axis, axis_title(axis)) for axis in numbers])
-        named = [(one, axis_title(one)) for one in CATEGORIES if one in table]
+            _fill(self.boxes[name], [(axis, measure_title(axis)) for axis in numbers])
+        named = [(one, measure_title(one)) for one in CATEGORIES if one in table]
         special = [(one, text(f"map.colour.{one}")) for one in (CLASS, GATE, DENSITY)]
-        _fill(self.boxes["colour"], [*special, *named, *((axis, axis_title(axis)) for axis in numbers)])
+        _fill(self.boxes["colour"], [*special, *named, *((axis, measure_title(axis)) for axis in numbers)])
         gates = [] if tree is None else [(key, tree.path(key)) for key in tree.keys]
         _fill(self.boxes["population"], [("", text("map.everyone")), *gates])
         for box in self.boxes.values():

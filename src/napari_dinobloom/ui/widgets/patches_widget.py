@@ -215,7 +215,7 @@ class PatchesWidget(Column):
             what = text("patches.similar", cell=self.found.cells[self.sheet.patch[0]])
         else:
             basis = self.found.basis
-            shares = ", ".join(f"{100 * share:.0f} %" for share in basis.explained)
+            shares = ", ".join(f"{100 * share:.0f}\u00a0%" for share in basis.explained)
             what = text("patches.pca", encoder=basis.encoder, cells=basis.cells, shares=shares)
         self.note.setText("\n".join(filter(None, (what, why))))
 

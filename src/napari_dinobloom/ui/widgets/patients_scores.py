@@ -20,7 +20,7 @@ def _score(name: str) -> Any:
 
     def show(row: Mapping[str, Any]) -> str:
         ends = span(row[f"{name}_low"], row[f"{name}_high"], 2)
-        return f"{figure(row[name], 2)} ({ends})" if ends else figure(row[name], 2)
+        return f"{figure(row[name], 2)} ({ends.replace(' – ', '–')})" if ends else figure(row[name], 2)
 
     return show
 

@@ -9,14 +9,18 @@ from qtpy.QtCore import QItemSelectionModel, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QTableWidgetItem, QWidget
 
 from napari_dinobloom.ui.texts import text
-from napari_dinobloom.ui.widgets.frame_table import FrameTable, Shown
+from napari_dinobloom.ui.widgets.frame_table import FrameTable, Shown, figure
 
 COLUMNS = (
     Shown("patients.patient", lambda row: row["patient"], "patient", right=False),
     Shown("patients.cells", lambda row: f"{row['cells']:,}", "cells"),
     Shown("patients.group", lambda row: row["group"], "group", right=False),
     Shown("patients.predicted", lambda row: row["predicted"], "predicted", right=False),
-    Shown("patients.probability", lambda row: f"{row['probability']:.0%}" if row["predicted"] else "", "probability"),
+    Shown(
+        "patients.probability",
+        lambda row: figure(100 * row["probability"], 0) if row["predicted"] else "",
+        "probability",
+    ),
     Shown("patients.how", lambda row: text(f"patients.how.{row['how']}") if row["how"] else "", "how", right=False),
 )
 PATIENT, GROUP = 0, 2

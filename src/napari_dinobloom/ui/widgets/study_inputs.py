@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QFrame,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QPushButton,
     QTreeWidget,
@@ -80,6 +81,7 @@ class StudyInputs(QFrame):
         self.hint.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.hint.setWordWrap(True)
         self.hint.setMinimumHeight(40)
+        self.hint.setStyleSheet("border: 1px dashed #8a8a8a; border-radius: 4px")
         self.buttons = {name: QPushButton(text(f"study.{name}")) for name in ("add_files", "add_folder", "clear")}
         acts = {"add_files": self._add_files, "add_folder": self._add_folder, "clear": self.clear}
         for name, button in self.buttons.items():
@@ -94,8 +96,11 @@ class StudyInputs(QFrame):
         self.found.setHeaderLabels([text(f"study.{name}") for name in ("picture", "slide", "patient")])
         self.found.setRootIsDecorated(False)
         self.found.setMaximumHeight(140)
-        self.found.setColumnWidth(0, 110)
-        self.found.setColumnWidth(1, 80)
+        if (header := self.found.header()) is not None:
+            header.setStretchLastSection(False)
+            header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        for at in (1, 2):
+            self.found.setColumnWidth(at, 75)
         self.note = QLabel()
         self.note.setTextFormat(Qt.TextFormat.PlainText)
         self.note.setWordWrap(True)

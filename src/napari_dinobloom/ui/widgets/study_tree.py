@@ -12,11 +12,12 @@ from qtpy.QtWidgets import QTreeWidget, QTreeWidgetItem, QWidget
 from napari_dinobloom.io.fields import FieldRecord
 from napari_dinobloom.ui.session import Session
 from napari_dinobloom.ui.texts import text, tip
-from napari_dinobloom.ui.widgets.frame_table import fit_first
+from napari_dinobloom.ui.widgets.frame_table import HEADER_LOOK, fit_first
 
 COLUMNS = ("place", "fields", "cells")
 FAILED = "#d1495b"
 FIELD = Qt.ItemDataRole.UserRole
+RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 OPEN_UP_TO = 12
 """Slides of which the fields are shown at once; of more, patients stay closed."""
 
@@ -37,9 +38,13 @@ class StudyTree(QTreeWidget):
         self.setColumnCount(len(COLUMNS))
         self.setHeaderLabels([text(f"study.{name}") for name in COLUMNS])
         header = self.headerItem()
-        for at, name in enumerate(COLUMNS):
-            if header is not None:
+        if header is not None:
+            for at, name in enumerate(COLUMNS):
                 header.setToolTip(at, tip(f"study.{name}"))
+                if at:
+                    header.setTextAlignment(at, RIGHT)
+        self.header().setStretchLastSection(False)  # type: ignore[union-attr]
+        self.header().setStyleSheet(HEADER_LOOK)  # type: ignore[union-attr]
         self.setUniformRowHeights(True)
         self.setMinimumHeight(120)
         self.itemDoubleClicked.connect(self._go)
@@ -99,12 +104,20 @@ class StudyTree(QTreeWidget):
             self._session.select(str(found[0]))
 
 
+def _row(name: str, *figures: str) -> QTreeWidgetItem:
+    """A line of the tree, its figures below each other."""
+    item = QTreeWidgetItem([name, *figures])
+    for at in range(1, len(COLUMNS)):
+        item.setTextAlignment(at, RIGHT)
+    return item
+
+
 def _item(name: str, records: Sequence[FieldRecord], cells: pd.Series) -> QTreeWidgetItem:
     """A patient or a slide with its fields and cells; failed fields are counted beside the others."""
     failed = sum(record.status == "failed" for record in records)
     fields = text("study.some_failed", count=len(records), failed=failed) if failed else f"{len(records):,}"
     total = sum(int(cells.get(record.id, 0)) for record in records)
-    item = QTreeWidgetItem([name, fields, f"{total:,}"])
+    item = _row(name, fields, f"{total:,}")
     item.setToolTip(0, name)
     if failed:
         item.setForeground(1, QBrush(QColor(FAILED)))
@@ -115,7 +128,7 @@ def _field(record: FieldRecord, cells: int) -> QTreeWidgetItem:
     """A field; one that cannot be used, or about which something is odd, says so."""
     name = record.file.rpartition("/")[2]
     state = {"failed": text("study.failed"), "same_as": text("study.same_as")}.get(record.status, "")
-    item = QTreeWidgetItem([name, state, f"{cells:,}" if record.status == "ok" else ""])
+    item = _row(name, state, f"{cells:,}" if record.status == "ok" else "")
     item.setData(0, FIELD, record.id)
     why = text("study.twin", field=record.problem) if record.status == "same_as" else record.problem
     for at in range(len(COLUMNS)):

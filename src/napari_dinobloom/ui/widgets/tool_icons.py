@@ -1,4 +1,4 @@
-"""Icons of tools, drawn with a pen in the colour of the theme's text; here those of correction."""
+"""Buttons and icons of tools, these drawn with a pen in the colour of the theme's text; here those of correction."""
 
 from __future__ import annotations
 
@@ -7,11 +7,34 @@ from itertools import pairwise
 
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPainterPath, QPen, QPixmap
+from qtpy.QtWidgets import QMenu, QToolButton
+
+from napari_dinobloom.ui.texts import text, tip
 
 SIDE = 20
 """Side of an icon in device-independent pixels; drawings use this grid."""
 
 CELL = QRectF(3, 3, 14, 14)
+
+
+MENU_LOOK = (
+    "QToolButton {padding: 2px 13px 2px 2px} "
+    "QToolButton::menu-indicator {subcontrol-origin: padding; subcontrol-position: center right; right: 2px}"
+)
+"""The arrow stands beside the word; napari's style puts it below or over it."""
+
+
+def menu_button(key: str, menu: QMenu) -> QToolButton:
+    """A button with the text `key` that opens a menu."""
+    button = QToolButton()
+    button.setText(text(key))
+    button.setToolTip(tip(key))
+    button.setMenu(menu)
+    button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+    button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+    button.setMinimumHeight(SIDE + 10)
+    button.setStyleSheet(MENU_LOOK)
+    return button
 
 
 def icon(drawing: Callable[[QPainter], None], colour: QColor, ratio: float = 1.0) -> QIcon:
