@@ -27,6 +27,7 @@ from rich.text import Text
 
 from napari_dinobloom.errors import DinoBloomError, LicenceError
 from napari_dinobloom.progress import Steps
+from napari_dinobloom.words import number_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,7 +172,9 @@ def summarise(outcome: Outcome) -> int:
     fields = [record for record in study.fields if record.status == "ok"]
     slides = {record.slide for record in fields}
     patients = {record.patient for record in fields}
-    table.add_row("Fields", f"{len(fields)} on {len(slides)} slides of {len(patients)} patients")
+    table.add_row(
+        "Fields", f"{len(fields)} on {number_of(len(slides), 'slide')} of {number_of(len(patients), 'patient')}"
+    )
     table.add_row("Cells", f"{len(living)} found")
     if "classify" not in late:
         _add_names(table, outcome, living)
@@ -191,7 +194,9 @@ def summarise(outcome: Outcome) -> int:
 
 def _add_names(table: Table, outcome: Outcome, living: pd.DataFrame) -> None:
     """Add how many cells have which name; say why where none has, or where they are unlike the atlas."""
+    from napari_dinobloom.pipeline.results import scheme_of
     from napari_dinobloom.predict.novelty import FAR_SHARE, slide_warning
+    from napari_dinobloom.report.counting import counting
 
     named = living.loc[~living["abstained"].to_numpy(bool) & (living["predicted"] != ""), "predicted"]
     for name, n in named.value_counts().items():
@@ -208,6 +213,10 @@ def _add_names(table: Table, outcome: Outcome, living: pd.DataFrame) -> None:
     far = int((living["distance"] > limit).sum())
     if far > FAR_SHARE * len(living):
         table.add_row("  of them", f"{far} unlike the atlas: another stain or scanner; see the report")
+    asked, scheme = outcome.settings, scheme_of(outcome.settings.scheme, outcome.study.path)
+    reasons = counting(living, specimen=asked.specimen, scheme=scheme, cells=asked.count)["reason"]
+    if (reasons != "").any():
+        table.add_row("  counted", f"{(reasons == '').sum()}; why the others are not, the report says")
     for warning in slide_warning(living["distance"], living["slide"].to_numpy(str), limit)[:NOTES_SHOWN]:
         errors.print(f"[yellow]{escape(warning)}[/]")
 

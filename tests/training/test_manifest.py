@@ -74,7 +74,7 @@ def test_what_is_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_no_file_and_no_list(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.csv: cannot be read"):
+    with pytest.raises(InputError, match=r"none\.csv: there is no such file"):
         read_manifest(tmp_path / "none.csv")
     with pytest.raises(InputError, match="no list of pictures"):
         read_manifest(tmp_path)

@@ -91,6 +91,13 @@ def _cell(value: object) -> object:
     return value if isinstance(value, (bool, int, float, np.generic)) else defuse(str(value))
 
 
+def unreadable(path: Path, error: Exception, remedy: str = "") -> InputError:
+    """Return an error that says why a table cannot be read: that it is not there, or what is wrong with it."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path}: there is no such file. Check the name.")
+    return InputError(f"{path}: cannot be read as a table ({error}). {remedy}".rstrip())
+
+
 def read_csv(path: Path) -> pd.DataFrame:
     """Read a table that `write_csv` wrote, apostrophes taken away again; empty text stays ``""``.
 
@@ -102,7 +109,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, comment="#", encoding="utf-8", na_values={}, keep_default_na=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a table ({error}).") from error
+        raise unreadable(path, error) from error
     for name in table.columns:
         if table[name].dtype.kind not in "biufcM":
             filled = table[name].astype(object).where(table[name].notna(), "")
@@ -135,8 +142,7 @@ def read_typed(path: Path, *columns: str) -> pd.DataFrame:
         text = re.sub(r"(?m)^#.*\n?", "", path.read_text(encoding="utf-8-sig"))
         table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False).fillna("")
     except (OSError, ValueError) as error:
-        wanted = ", ".join(columns)
-        raise InputError(f"{path}: cannot be read as CSV ({error}). Give a file with the columns {wanted}.") from error
+        raise unreadable(path, error, f"Give a CSV with the columns {', '.join(columns)}.") from error
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     if missing := [name for name in columns if name not in table]:
         near = get_close_matches(missing[0], list(table.columns), 1)

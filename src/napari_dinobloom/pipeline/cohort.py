@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.io.tables import unreadable
 from napari_dinobloom.progress import Steps
 from napari_dinobloom.report.figure_file import check_files
 
@@ -140,7 +141,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a CSV ({error}).") from error
+        raise unreadable(path, error) from error
     rows = pd.DataFrame({str(name).strip(): rows[name].str.strip() for name in rows.columns})
     missing = [name for name in ("file", "patient", "diagnosis") if name not in rows]
     if missing or not len(rows):

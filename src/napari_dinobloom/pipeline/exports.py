@@ -54,13 +54,14 @@ def iter_export(
     """Write a study as `export` does, with progress."""
     paths: list[Path] = []
     for done, kind in enumerate(kinds):
-        yield Progress(done, len(kinds), kind)
+        yield Progress(done, len(kinds), kind, "export")
         if kind == "tables":
             paths += write_tables(study, settings, folder)
         elif kind == "outlines":
             paths += write_outlines(study, folder)
         else:
             paths += yield from _iter_labels(study, folder)
+    yield Progress(len(kinds), len(kinds), "", "export")
     return paths
 
 
@@ -69,9 +70,10 @@ def _iter_labels(study: Study | PseudonymousStudy, folder: Path) -> Steps[list[P
     fields = [record for record in study.fields if record.status == "ok"]
     paths = []
     for done, record in enumerate(fields):
-        yield Progress(done, len(fields), record.id)
+        yield Progress(done, len(fields), record.id, "labels")
         shape = (record.height, record.width)
         paths.append(
             write_label_tiff(study.masks(record.id), shape, folder / f"{record.id}-cells.tif", record.pixel_size_um)
         )
+    yield Progress(len(fields), len(fields), "", "labels")
     return paths

@@ -12,6 +12,7 @@ import pandas as pd
 
 from napari_dinobloom.cells.taxonomy import BY_NAME
 from napari_dinobloom.errors import InputError
+from napari_dinobloom.io.tables import unreadable
 from napari_dinobloom.report.counting import PER_100, Specimen, class_reason
 from napari_dinobloom.report.schemes import Scheme, nearest, read_class
 
@@ -75,7 +76,7 @@ def _rows(path: Path) -> pd.DataFrame:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a CSV in UTF-8 ({error}).") from error
+        raise unreadable(path, error, "Give a CSV in UTF-8.") from error
     held = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if len(held) < 2:
         raise InputError(f"{path}: holds no count; it needs a line of column names and one row a class.")

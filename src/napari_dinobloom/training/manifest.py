@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from napari_dinobloom.errors import InputError
-from napari_dinobloom.io.tables import restore, write_csv
+from napari_dinobloom.io.tables import restore, unreadable, write_csv
 
 COLUMNS = ("file", "dataset", "class", "patient", "split")
 """Columns of a manifest; all but the first may be missing."""
@@ -114,7 +114,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}). Give a CSV or lists in UTF-8.") from error
+        raise unreadable(path, error, "Give a CSV or lists in UTF-8.") from error
 
 
 def _read_list(path: Path) -> list[Row]:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -271,7 +272,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for name, size in zip(result.store.names, result.store.sizes, strict=True):
         console.print(f"{name}: {size:,} pictures", markup=False)
-    for reason, count in Counter(why.split(" as ")[0][:60] for _, why in result.left_out).most_common(8):
+    reasons = (shorten(why.split(" as ")[0], 90, placeholder=" ...") for _, why in result.left_out)
+    for reason, count in Counter(reasons).most_common(8):
         console.print(f"left out, {count:,}: {reason}", markup=False)
     if options.keep_apart:
         count = sum(options.split in (row.split, "all") for row in apart)

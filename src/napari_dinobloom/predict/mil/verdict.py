@@ -11,6 +11,7 @@ import pandas as pd
 from napari_dinobloom.predict.mil.bags import Float32, Ints
 from napari_dinobloom.predict.mil.model import MEAN
 from napari_dinobloom.predict.mil.scores import bootstrap, columns, interval, metrics, repeated
+from napari_dinobloom.words import number_of
 
 DRAWS = 2000
 """Bootstrap samples, and shufflings of groups for the level of chance."""
@@ -88,9 +89,8 @@ def _compare(name: str, difference: Mapping[str, float]) -> str:
 def _control(found: Mapping[str, object], chance: Mapping[str, float], count: int) -> str:
     """Say whether models of shuffled groups are at chance."""
     value, high = float(str(found["weighted_f1"])), chance["weighted_f1_high"]
-    text = (
-        f"Trained on shuffled groups ({count} times), weighted F1 is {value:.3f}; chance is {high:.3f} at most (95 %)"
-    )
+    times = number_of(count, "time")
+    text = f"Trained on shuffled groups ({times}), weighted F1 is {value:.3f}; chance is {high:.3f} at most (95 %)"
     if value <= high:
         return (
             f"{text}: no sign of patients being recognised. A stain or scanner that goes with a group is not found "
