@@ -31,11 +31,17 @@ def test_the_example_runs() -> None:
 
 
 def test_the_example_of_a_study_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gated_study(tmp_path / "smears.dinobloom").close()
+    with gated_study(tmp_path / "smears.dinobloom") as study:
+        cells = study.cells
+        cells.obs["area_px"] *= 30  # as large as cells of a smear
+        study.save_cells(cells)
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     exec(blocks()[1], scope)
     gates, key = scope["gates"], scope["key"]
     assert gates.tree[key].colour == "#0072b2", "the second act was taken back"
     assert gates.tree[key].seen == gates.patients
-    assert gates.masks()[key].tolist() == (gates.table["area_px"] >= 450).tolist()
+    inside = gates.table["area_px"] >= 12_000
+    assert inside.any()
+    assert not inside.all()
+    assert gates.masks()[key].tolist() == inside.tolist()

@@ -78,7 +78,7 @@ def test_what_cannot_run_is_refused_before_a_study_is_made(smears, tmp_path, mon
 def test_an_open_study_refuses_too(copied, tmp_path):
     with Study.open(copied) as study:
         before = dict(study.settings)
-        with pytest.raises(InputError, match="neither"):
+        with pytest.raises(InputError, match="there is no such file or folder"):
             run([], study, segmenter=str(tmp_path / "absent"))
         assert study.settings == before
 

@@ -93,9 +93,9 @@ def test_evaluations_do_not_slow_the_rate(tmp_path: Path, monkeypatch: pytest.Mo
     assert (written["seconds"], written["images_per_second"]) == (2.0, 2.0)
 
 
-def test_a_table_in_a_terminal_and_none_elsewhere(tmp_path: Path) -> None:
-    shown, hidden = io.StringIO(), io.StringIO()
-    for file, terminal in ((shown, True), (hidden, False)):
+def test_a_table_in_a_terminal_and_lines_elsewhere(tmp_path: Path) -> None:
+    shown, lines = io.StringIO(), io.StringIO()
+    for file, terminal in ((shown, True), (lines, False)):
         console = Console(file=file, force_terminal=terminal, width=80)
         with Metrics(tmp_path, 0, 1, console=console) as metrics:
             metrics.add(1, {"total": 11.25})
@@ -103,7 +103,12 @@ def test_a_table_in_a_terminal_and_none_elsewhere(tmp_path: Path) -> None:
             metrics.add(3, {"total": 7.5})
     assert "11.25" in shown.getvalue()
     assert "7.5" in shown.getvalue()
-    assert hidden.getvalue() == ""
+    told = lines.getvalue().splitlines()
+    assert [line.partition(", ")[0] for line in told] == [
+        "iteration 1: total 11.25",
+        "iteration 2: total nan",
+        "iteration 3: total 7.5",
+    ]
 
 
 class _Recorder:
