@@ -40,5 +40,5 @@ def test_a_study_keeps_the_colours_with_which_it_began(tmp_path: Path, monkeypat
     monkeypatch.delenv(VARIABLE)
     with Study.open(tmp_path / "s.dinobloom") as again:
         assert again.palette == {"blast": "#abcdef"}
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         read_colours(tmp_path / "nowhere.csv")
