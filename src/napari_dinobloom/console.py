@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_dinobloom.pipeline.driver import Outcome
-    from napari_dinobloom.pipeline.embed import StoredEncoder
+    from napari_dinobloom.pipeline.embedded import StoredEncoder
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from napari_dinobloom.pipeline.adapting import embeddings_of, iter_choose_for
 from napari_dinobloom.pipeline.classify import explain, find_atlas, larger_than_platelets, sources_of
 from napari_dinobloom.pipeline.crops import open_crops
 from napari_dinobloom.pipeline.driver import iter_outcome, step_states
-from napari_dinobloom.pipeline.embed import read_embeddings, stored_encoders
+from napari_dinobloom.pipeline.embedded import read_embeddings, stored_encoders
 from napari_dinobloom.pipeline.own_reference import iter_extend, labelled
 from napari_dinobloom.pipeline.settings import RunSettings, resolve
 from napari_dinobloom.pipeline.stains import iter_find_stains

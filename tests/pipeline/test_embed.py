@@ -25,7 +25,7 @@ from napari_dinobloom.io.study import Study
 from napari_dinobloom.pipeline import classify, edits, embed
 from napari_dinobloom.pipeline.crops import open_crops
 from napari_dinobloom.pipeline.driver import Outcome, iter_outcome
-from napari_dinobloom.pipeline.embed import read_embeddings, stored_encoders
+from napari_dinobloom.pipeline.embedded import read_embeddings, stored_encoders
 from napari_dinobloom.progress import Progress, Steps, drain
 
 Draw = Callable[..., Path]
@@ -302,7 +302,7 @@ def test_the_summary_tells_no_names_of_an_encoder_before_and_why_there_are_none(
     assert "out of date" not in told.out
 
 
-def stored(path: Path) -> list[embed.StoredEncoder]:
+def stored(path: Path) -> list[embedded.StoredEncoder]:
     """What a study says of its embeddings."""
     with Study.open(path, read_only=True) as study:
         return stored_encoders(study)

@@ -17,7 +17,8 @@ from napari_dinobloom.encoders.positions import resample_positions
 from napari_dinobloom.encoders.release import write_release
 from napari_dinobloom.errors import EncoderError, StudyError
 from napari_dinobloom.training import checkpoint
-from napari_dinobloom.training.checkpoint import Checkpoints, load, start_from
+from napari_dinobloom.training.begin import start_from
+from napari_dinobloom.training.checkpoint import Checkpoints, load
 from napari_dinobloom.training.distillation import MaskedTransformer, Network, SelfDistillation
 from napari_dinobloom.training.heads import DINOHead
 from napari_dinobloom.training.optimiser import make_optimiser

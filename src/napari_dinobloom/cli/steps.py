@@ -201,7 +201,7 @@ def embed(
     if stored:
         with mendable():
             from napari_dinobloom.io.study import Study
-            from napari_dinobloom.pipeline.embed import stored_encoders
+            from napari_dinobloom.pipeline.embedded import stored_encoders
 
             with Study.open(study, read_only=True) as opened:
                 tell_stored(stored_encoders(opened))

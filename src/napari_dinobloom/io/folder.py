@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from napari_dinobloom.errors import StudyError, StudyHeldError
 from napari_dinobloom.io import lock, manifest
-from napari_dinobloom.io.atomic import disk_errors, sweep
+from napari_dinobloom.io.atomic import sweep
 from napari_dinobloom.io.colours import own_colours
 from napari_dinobloom.io.fields import FieldRecord, make_id, stem_of
 from napari_dinobloom.io.trust import check_tree
@@ -61,11 +61,7 @@ class StudyFolder:
         folder = Path(path).resolve()
         _check_free(folder)
         colours = own_colours()
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            held = lock.acquire(folder)
-        if isinstance(held, lock.Holder):
-            raise StudyHeldError(f"{folder}: is being made by {held}. Wait for it, or choose another folder.")
+        held = lock.hold(folder, "is being made by {holder}. Wait for it, or choose another folder.")
         try:
             sweep(folder)
             named = name or folder.name.removesuffix(".dinobloom")

@@ -22,6 +22,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from napari_dinobloom.errors import StudyHeldError
+from napari_dinobloom.io.atomic import disk_errors
+
 NAME = ".lock"
 BEAT_S = 10.0
 STALE_S = 60.0
@@ -141,6 +144,31 @@ def acquire(folder: Path) -> Lock | Holder:
     finally:
         if not isinstance(found, Lock):
             _ours.discard(me.token)
+    return found
+
+
+def hold(folder: Path, refusal: str) -> Lock:
+    """Make a folder, if need be, and take its lock.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    refusal : str
+        What is said where another process has it, with ``{holder}`` in it: what it does there and what to do.
+
+    Raises
+    ------
+    StudyHeldError
+        Another process has it; the message names folder and process.
+    StudyError
+        If the folder cannot be written.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        found = acquire(folder)
+    if isinstance(found, Holder):
+        raise StudyHeldError(f"{folder}: {refusal.format(holder=found)}")
     return found
 
 

@@ -31,7 +31,7 @@ from napari_dinobloom.pipeline.classify import (
     weights_of,
 )
 from napari_dinobloom.pipeline.crops import policy_of, read_crop
-from napari_dinobloom.pipeline.embed import read_embeddings
+from napari_dinobloom.pipeline.embedded import read_embeddings
 from napari_dinobloom.pipeline.settings import resolve
 from napari_dinobloom.progress import Progress, Steps
 

@@ -11,16 +11,17 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from napari_dinobloom.encoders.architecture import ARCHITECTURES
+from napari_dinobloom.encoders.architecture import ARCHITECTURES, Architecture
+from napari_dinobloom.encoders.checkpoint import TRAINING_HEADS, read_checkpoint, read_heads
 from napari_dinobloom.encoders.library import checked, locate
-from napari_dinobloom.errors import InputError
+from napari_dinobloom.encoders.positions import resample_positions
+from napari_dinobloom.errors import EncoderError, InputError
 from napari_dinobloom.training.batches import Pictures
-from napari_dinobloom.training.checkpoint import start_from
 from napari_dinobloom.training.config import Config
 from napari_dinobloom.training.distillation import MaskedTransformer, Network
-from napari_dinobloom.training.heads import make_heads
+from napari_dinobloom.training.heads import DINOHead, make_heads
 from napari_dinobloom.training.parallel import Strategy
 from napari_dinobloom.training.store import Store
 from napari_dinobloom.training.topics import Heads
@@ -32,7 +33,7 @@ def make_network(config: Config) -> Network:
     Raises
     ------
     EncoderError
-        As `checkpoint.start_from`, or where the file is not the published one.
+        As `start_from`, or where the file is not the published one.
     InputError
         Where the file is of another size than `model.size`.
     """
@@ -58,6 +59,70 @@ def make_network(config: Config) -> Network:
         randomise(backbone)
     made = make_heads(arch.dim, heads.bottleneck, heads.prototypes, heads.hidden, config.run.seed)
     return Network(backbone, *made)
+
+
+def start_from(
+    path: Path,
+    *,
+    grid: int = 16,
+    prototypes: int = 65536,
+    bottleneck: int = 256,
+    hidden: int = 2048,
+    seed: int = 0,
+) -> Network:
+    """Make a student from a file of weights: DINOv2's, or one of this training with its heads.
+
+    Parameters
+    ----------
+    path : Path
+        A vision transformer of a known size in any published shape. Position embeddings of another grid are resampled
+        by the rule "training".
+    grid : int, default: 16
+        Patches per side; 16 for 224 px and patch 14.
+    prototypes, bottleneck, hidden : int
+        Of heads that the file does not have; such heads are random. Heads of the file keep their sizes.
+    seed : int
+        Of random heads; the same gives the same in every process.
+
+    Returns
+    -------
+    Network
+        float32, on the CPU. `SelfDistillation` makes the teacher as its copy.
+
+    Raises
+    ------
+    EncoderError
+        As `read_checkpoint`; a network that is no vision transformer; heads that do not fit it.
+    """
+    checkpoint, heads = read_checkpoint(path), read_heads(path)
+    arch, state = checkpoint.architecture, dict(checkpoint.state)
+    if checkpoint.grid is None or not isinstance(arch, Architecture):
+        raise EncoderError(f"{path}: holds {arch.name}; training starts from a vision transformer.")
+    if checkpoint.grid != grid:
+        state["pos_embed"] = resample_positions(state["pos_embed"], grid, "training")
+    backbone = MaskedTransformer(arch, grid)
+    token = backbone.mask_token.detach() if checkpoint.mask_token is None else checkpoint.mask_token
+    backbone.load_state_dict(state | {"mask_token": token})
+    made = list(make_heads(arch.dim, bottleneck, prototypes, hidden, seed))
+    for place, prefix in enumerate(TRAINING_HEADS):
+        stored = {name.removeprefix(prefix): value for name, value in heads.items() if name.startswith(prefix)}
+        if stored:
+            made[place] = _head(path, prefix, stored, arch.dim)
+    return Network(backbone, *made)
+
+
+def _head(path: Path, prefix: str, stored: dict[str, Tensor], dim: int) -> DINOHead:
+    """Make a head of a file's sizes with its weights."""
+    try:
+        prototypes, bottleneck = stored["last_layer.weight_v"].shape
+        head = DINOHead(dim, bottleneck, prototypes, len(stored["mlp.0.weight"]))
+        head.load_state_dict(stored)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise EncoderError(
+            f"{path}: {prefix}* is no head of this training ({error}). Take an unchanged release, or a file without "
+            "heads."
+        ) from error
+    return head
 
 
 def _check_heads(path: Path, network: Network, heads: Heads) -> None:

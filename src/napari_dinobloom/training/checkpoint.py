@@ -29,15 +29,12 @@ from torch.distributed.checkpoint.state_dict_loader import load as read_shares
 from torch.distributed.checkpoint.state_dict_saver import save as write_shares
 from torch.distributed.tensor import DTensor
 
-from napari_dinobloom.encoders.architecture import Architecture
-from napari_dinobloom.encoders.checkpoint import TRAINING_HEADS, Checkpoint, read_checkpoint, read_heads
+from napari_dinobloom.encoders.checkpoint import TRAINING_HEADS, Checkpoint
 from napari_dinobloom.encoders.containers import some
-from napari_dinobloom.encoders.positions import resample_positions
 from napari_dinobloom.encoders.release import ReleaseShape, write_release
 from napari_dinobloom.errors import EncoderError, StudyError
 from napari_dinobloom.io.atomic import PART, disk_errors, sweep, sync_folder
-from napari_dinobloom.training.distillation import MaskedTransformer, Network, SelfDistillation
-from napari_dinobloom.training.heads import DINOHead, make_heads
+from napari_dinobloom.training.distillation import SelfDistillation
 from napari_dinobloom.training.parallel import World
 
 NAME = "iteration-"
@@ -336,70 +333,6 @@ def state_of(model: SelfDistillation, optimiser: torch.optim.Optimizer) -> dict[
                 moments[moment] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         state |= {f"{moment}.{name}": moments[moment].detach() for moment in MOMENTS}
     return state | {f"teacher.{name}": parameter.detach() for name, parameter in model.teacher.named_parameters()}
-
-
-def start_from(
-    path: Path,
-    *,
-    grid: int = 16,
-    prototypes: int = 65536,
-    bottleneck: int = 256,
-    hidden: int = 2048,
-    seed: int = 0,
-) -> Network:
-    """Make a student from a file of weights: DINOv2's, or one of this training with its heads.
-
-    Parameters
-    ----------
-    path : Path
-        A vision transformer of a known size in any published shape. Position embeddings of another grid are resampled
-        by the rule "training".
-    grid : int, default: 16
-        Patches per side; 16 for 224 px and patch 14.
-    prototypes, bottleneck, hidden : int
-        Of heads that the file does not have; such heads are random. Heads of the file keep their sizes.
-    seed : int
-        Of random heads; the same gives the same in every process.
-
-    Returns
-    -------
-    Network
-        float32, on the CPU. `SelfDistillation` makes the teacher as its copy.
-
-    Raises
-    ------
-    EncoderError
-        As `read_checkpoint`; a network that is no vision transformer; heads that do not fit it.
-    """
-    checkpoint, heads = read_checkpoint(path), read_heads(path)
-    arch, state = checkpoint.architecture, dict(checkpoint.state)
-    if checkpoint.grid is None or not isinstance(arch, Architecture):
-        raise EncoderError(f"{path}: holds {arch.name}; training starts from a vision transformer.")
-    if checkpoint.grid != grid:
-        state["pos_embed"] = resample_positions(state["pos_embed"], grid, "training")
-    backbone = MaskedTransformer(arch, grid)
-    token = backbone.mask_token.detach() if checkpoint.mask_token is None else checkpoint.mask_token
-    backbone.load_state_dict(state | {"mask_token": token})
-    made = list(make_heads(arch.dim, bottleneck, prototypes, hidden, seed))
-    for place, prefix in enumerate(TRAINING_HEADS):
-        stored = {name.removeprefix(prefix): value for name, value in heads.items() if name.startswith(prefix)}
-        if stored:
-            made[place] = _head(path, prefix, stored, arch.dim)
-    return Network(backbone, *made)
-
-
-def _head(path: Path, prefix: str, stored: dict[str, Tensor], dim: int) -> DINOHead:
-    """Make a head of a file's sizes with its weights."""
-    try:
-        prototypes, bottleneck = stored["last_layer.weight_v"].shape
-        head = DINOHead(dim, bottleneck, prototypes, len(stored["mlp.0.weight"]))
-        head.load_state_dict(stored)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise EncoderError(
-            f"{path}: {prefix}* is no head of this training ({error}). Take an unchanged release, or a file without "
-            "heads."
-        ) from error
-    return head
 
 
 def _compare(path: Path, found: Mapping[str, list[int]], wanted: Mapping[str, list[int]]) -> None:

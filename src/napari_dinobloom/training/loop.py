@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_dinobloom.encoders.device import resolve_precision
-from napari_dinobloom.errors import DinoBloomError, InputError, StudyHeldError
+from napari_dinobloom.errors import DinoBloomError, InputError
 from napari_dinobloom.io import lock
 from napari_dinobloom.io.atomic import disk_errors, write_text
 from napari_dinobloom.training.batches import Batches
@@ -41,6 +40,7 @@ from napari_dinobloom.training.parallel import (
 from napari_dinobloom.training.step import run_step
 
 CONFIG = "config.json"
+IN_USE = "{holder} trains there. Wait for it, or give another folder with run.out=FOLDER."
 BEST_TEACHER = "teacher-best.safetensors"
 
 ALSO_FIXED = {("run", "seed"), ("run", "precision")}
@@ -86,23 +86,6 @@ def train(config: Config) -> Path:
         finish(world)
 
 
-@contextmanager
-def _alone(out: Path, world: World) -> Iterator[None]:
-    """Hold the run's folder, so that no second training writes there."""
-    held: lock.Lock | lock.Holder | None = None
-    if world.rank == 0:
-        with disk_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-            held = lock.acquire(out)
-    if isinstance(held, lock.Holder):
-        raise StudyHeldError(f"{out}: {held} trains there. Wait for it, or give another folder with run.out=FOLDER.")
-    try:
-        yield
-    finally:
-        if held is not None:
-            held.release()
-
-
 class Run:
     """Everything that lives as long as a training."""
 
@@ -115,12 +98,11 @@ class Run:
         self.batches = Batches(config, pictures, world, network.backbone.grid)
         self.labelled = _labelled(config, world, pictures.sha256)
         self.pictures = pictures.key
-        self._held = ExitStack()
-        self._held.enter_context(_alone(self.out, world))
+        self._held = None if world.rank else lock.hold(self.out, IN_USE)
         try:
             self._set_up(network)
         except BaseException:
-            self._held.close()
+            self._let_go()
             raise
 
     def _set_up(self, network: Network) -> None:
@@ -250,7 +232,11 @@ class Run:
         """Close files and threads."""
         self.batches.close()
         self.metrics.close()
-        self._held.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.release()
 
 
 def check_config(out: Path, config: Config) -> None:

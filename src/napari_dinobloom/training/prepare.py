@@ -103,8 +103,10 @@ def iter_prepare(
     Raises
     ------
     InputError
-        If no picture is given or none can be used, the folder holds another store or is being written, or a field has
-        more cells than its shard has room for.
+        If no picture is given or none can be used, the folder holds another store, or a field has more cells than its
+        shard has room for.
+    StudyHeldError
+        If the folder is being written.
     StudyError
         If the disk is full or may not be written; finished shards stay.
     """
@@ -113,11 +115,7 @@ def iter_prepare(
     rows = sorted(rows, key=lambda row: places[row.dataset])  # a data set's rows lie together, in their order
     _check_there(rows)
     key = _key(rows, config, apart)
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        held = lock.acquire(folder)
-    if isinstance(held, lock.Holder):
-        raise InputError(f"{folder}: is being written by {held}. Wait for it, or choose another folder.")
+    held = lock.hold(folder, "is being written by {holder}. Wait for it, or choose another folder.")
     try:
         with disk_errors(folder):
             sweep(folder)

@@ -20,7 +20,7 @@ from napari_dinobloom.ui.widgets.frame_table import FrameTable, Shown
 from napari_dinobloom.ui.widgets.job_controls import JobControls
 
 if TYPE_CHECKING:
-    from napari_dinobloom.pipeline.embed import StoredEncoder
+    from napari_dinobloom.pipeline.embedded import StoredEncoder
 
 COLUMNS = (
     Shown("embed.column.name", lambda row: f"{'● ' if row['active'] else ''}{row['name']}", "name", right=False),
@@ -96,7 +96,7 @@ class EmbedWidget(Column):
 
 def _stored(asked: tuple[Study]) -> list[StoredEncoder] | DinoBloomError:
     """What a study holds; in a second thread."""
-    from napari_dinobloom.pipeline.embed import stored_encoders
+    from napari_dinobloom.pipeline.embedded import stored_encoders
 
     try:
         return stored_encoders(*asked)
